@@ -1,0 +1,1 @@
+"""ketch: event-driven microservices, with one protobuf contract for events and calls."""

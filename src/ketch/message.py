@@ -1,0 +1,142 @@
+"""Message: one event as it travels, independent of any broker and of any payload type.
+
+A message is a topic, headers and a body. The headers hold the CloudEvents 1.0 context attributes under the
+names of the HTTP and NATS bindings (`ce-id`, `ce-source`, `ce-specversion`, `ce-type`, `ce-time`, and
+`content-type` for `datacontenttype`), and beside them the publisher's own metadata. A broker with another
+binding (Kafka `ce_`, AMQP `cloudEvents:`) renames the prefix at its edge. Names are lower case.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from typing import TYPE_CHECKING
+
+from .errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+CONTENT_TYPE = "content-type"
+SPEC_VERSION = "1.0"
+
+
+class Message:
+    """One event: `topic`, `headers` (lower-case names) and `body`. Treat it as immutable."""
+
+    __slots__ = ("body", "headers", "topic")
+
+    def __init__(self, topic: str, headers: Mapping[str, str], body: bytes) -> None:
+        self.topic = topic
+        self.headers = headers
+        self.body = body
+
+    @property
+    def id(self) -> str:
+        """`ce-id`, unique within the source; "" when a plain client of the broker sent none."""
+        return self.headers.get("ce-id", "")
+
+    @property
+    def type(self) -> str:
+        """`ce-type`, for protobuf the full name of the message type."""
+        return self.headers.get("ce-type", "")
+
+    @property
+    def source(self) -> str:
+        """`ce-source`, the publishing service."""
+        return self.headers.get("ce-source", "")
+
+    @property
+    def time(self) -> str:
+        """`ce-time`, RFC 3339."""
+        return self.headers.get("ce-time", "")
+
+    @property
+    def content_type(self) -> str:
+        """The body's media type, "" when none is said."""
+        return self.headers.get(CONTENT_TYPE, "")
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The publisher's own headers: all but the CloudEvents attributes and the content type."""
+        return {k: v for k, v in self.headers.items() if not k.startswith("ce-") and k != CONTENT_TYPE}
+
+    def __repr__(self) -> str:
+        # Neither headers nor body: they may hold what must not reach a log.
+        return f"<Message {self.id or '?'} on {self.topic}, {len(self.body)} bytes>"
+
+
+def event_headers(*, source: str, type: str, content_type: str) -> dict[str, str]:  # noqa: A002 - CloudEvents' word
+    """Return the headers that every event of one publisher shares; `stamp` adds those of the single event."""
+    return {
+        "ce-specversion": SPEC_VERSION,
+        "ce-source": source,
+        "ce-type": type,
+        CONTENT_TYPE: content_type,
+    }
+
+
+def stamp(shared: Mapping[str, str]) -> dict[str, str]:
+    """Return `shared` with a fresh `ce-id` and the current `ce-time`."""
+    return {**shared, "ce-id": new_id(), "ce-time": now()}
+
+
+def own_metadata(metadata: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Yield a publisher's metadata with names in lower case, as headers.
+
+    Raises:
+        ConfigurationError: a name is reserved or no header name, or a value holds a control character.
+    """
+    for name, value in metadata.items():
+        lower = name.lower()
+        if lower.startswith("ce-") or lower == CONTENT_TYPE:
+            raise ConfigurationError(f"metadata {name!r} is reserved for the event itself")
+        if not lower or not lower.isascii() or not lower.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise ConfigurationError(f"metadata {name!r} is no header name: letters, digits, '-', '_' and '.'")
+        if not value.isprintable():
+            raise ConfigurationError(f"metadata {name!r} has a value with a control character")
+        yield lower, value
+
+
+class _Ids:
+    """Ids that are unique across processes: eight random bytes of the process, then a counter."""
+
+    # A UUID costs a system call per event; this costs one per process, and CloudEvents asks for
+    # uniqueness within the source only.
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        prefix = os.urandom(8).hex()
+        count = itertools.count()
+        self.next = lambda: f"{prefix}{next(count):08x}"
+
+
+_ids = _Ids()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.renew)
+
+
+def new_id() -> str:
+    """Return a fresh event id."""
+    return _ids.next()
+
+
+class _Clock:
+    """RFC 3339 in milliseconds; the part up to the second is formatted once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def now(self) -> str:
+        stamp = time.time()
+        second = int(stamp)
+        if second != self._second:
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = second
+        return f"{self._text}.{int((stamp - second) * 1000):03d}Z"
+
+
+now = _Clock().now

@@ -1,0 +1,221 @@
+"""Transport: carries calls and streams of encoded messages between two processes.
+
+A transport moves bytes that are already encoded; which type they are is the business of `rpc.py` and the codecs.
+A unary call, by far the most frequent, has its own path on both sides, without a stream object.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from .url import Url
+
+#: Largest message that is sent or accepted unless configured otherwise, in bytes (gRPC's customary limit).
+MAX_MESSAGE_SIZE = 4 * 1024 * 1024
+
+
+class Request:
+    """What arrives with a call, before any decoding.
+
+    Attributes:
+        method: `/pkg.Service/Method`.
+        metadata: names in lower case; values of names that end in `-bin` are base64 text without padding.
+            Names that are the transport's own (`grpc-*`, `te`, `:path` …) are not among them.
+        content_type: media type of the bodies: `application/protobuf`, `application/json`, …
+        deadline: on `time.monotonic()`'s clock, None where the caller set none.
+        peer: the caller's address.
+        body: the request of a unary call; b"" for a streaming one.
+        trailers: what the handler wants sent after its reply; filled by the handler's side, None for nothing.
+    """
+
+    __slots__ = ("body", "content_type", "deadline", "metadata", "method", "peer", "trailers")
+
+    def __init__(
+        self,
+        method: str,
+        metadata: Mapping[str, str],
+        content_type: str,
+        *,
+        deadline: float | None = None,
+        peer: str = "",
+        body: bytes = b"",
+    ) -> None:
+        self.method = method
+        self.metadata = metadata
+        self.content_type = content_type
+        self.deadline = deadline
+        self.peer = peer
+        self.body = body
+        self.trailers: Mapping[str, str] | None = None
+
+
+class Stream(ABC):
+    """One streaming call as either side sees it: encoded messages in order, each way.
+
+    One task may send while another receives; neither method is for two tasks at once.
+    """
+
+    @abstractmethod
+    async def send(self, body: bytes) -> None:
+        """Send one message; waits while the peer's flow-control window is used up.
+
+        Raises:
+            StatusError: the call has ended; on the client's side with its status.
+        """
+
+    @abstractmethod
+    async def receive(self) -> bytes | None:
+        """Return the next message, or None when the peer sends no more.
+
+        Not reading is back-pressure: the peer's window is only opened as messages are taken.
+
+        Raises:
+            StatusError: the call has ended otherwise than well: its status on the client's side; `Cancelled`
+                or `DeadlineExceeded` on the server's.
+        """
+
+    @abstractmethod
+    async def end(self) -> None:
+        """Say that this side sends no more. A server's stream ends with its handler instead."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Give the call up at once; the peer is told. No error when it has ended."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Client: the initial metadata the server sent, empty until the first message arrived."""
+        return {}
+
+    @property
+    def trailers(self) -> Mapping[str, str]:
+        """Client: the trailing metadata, empty until the call has ended."""
+        return {}
+
+
+UnaryHandler: TypeAlias = Callable[[Request], Awaitable[bytes]]
+StreamHandler: TypeAlias = Callable[[Request, Stream], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How a listener serves one method: exactly one of the two handlers is set.
+
+    `unary` gets the request with its body and returns the reply's body. `stream` sends and receives on the stream
+    and returns when it is done. Either raises `StatusError` to answer with a status; whatever else it raises
+    is logged by the listener and answered as `Unknown` without its text. When the caller cancels, disconnects or
+    its deadline passes, the handler's task is cancelled.
+    """
+
+    unary: UnaryHandler | None = None
+    stream: StreamHandler | None = None
+
+
+class Listener(ABC):
+    """An address being listened on."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Where others reach it, with the port that was really bound."""
+
+    @abstractmethod
+    async def stop(self, grace: float) -> None:
+        """Take no new connection and no new call, and wait for the calls in hand, at most `grace` seconds.
+
+        Callers are told to go elsewhere; a call that a peer sends too late fails as `Unavailable` before any
+        handler saw it. What is left after `grace` is cancelled and answered `Unavailable`. Then all
+        connections are closed. Stopping twice is no error.
+        """
+
+
+class Channel(ABC):
+    """Calls to one address over as many connections as the transport sees fit; any number at a time.
+
+    It connects at the first call and again after a connection is lost. Metadata names are lower case.
+    """
+
+    @abstractmethod
+    async def unary(
+        self,
+        method: str,
+        body: bytes,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Make one call and return its reply's body.
+
+        `timeout` in seconds bounds all of it, connecting included; cancelling the awaiting task cancels the call.
+
+        Raises:
+            StatusError: what the server answered; `Unavailable` when it can't be reached or the connection
+                is lost; `DeadlineExceeded` when `timeout` passes; `ResourceExhausted` when a message is too
+                large.
+        """
+
+    @abstractmethod
+    async def stream(
+        self,
+        method: str,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Stream:
+        """Start a streaming call; errors as `unary`'s. Cancel the stream or receive until it ends."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connections; calls still in hand fail as `Cancelled`. Closing twice is no error."""
+
+
+class Transport(ABC):
+    """Listens and connects."""
+
+    @classmethod
+    @abstractmethod
+    def from_url(cls, url: Url) -> Self:
+        """Build it from `name://address?options`, without any IO.
+
+        Raises:
+            ConfigurationError: an option is unknown or wrong.
+        """
+
+    @abstractmethod
+    async def listen(self, address: str, routes: Mapping[str, Route]) -> Listener:
+        """Serve `routes` (method -> route) on `host:port` (port 0: a free one) or `unix:/path`.
+
+        The mapping is read per call, so routes added later are served too. A method that isn't in it is
+        answered `Unimplemented`.
+
+        Raises:
+            AddressUnavailable: it is taken, not ours, or not allowed.
+        """
+
+    @abstractmethod
+    def connect(self, address: str) -> Channel:
+        """Return a channel to an address; no IO before its first call."""
+
+    async def open(self) -> None:  # noqa: B027 - optional to implement
+        """Connect to the backend, for a transport that has one."""
+
+    async def close(self) -> None:  # noqa: B027 - optional to implement
+        """Let go of whatever is still open. Closing twice is no error."""
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

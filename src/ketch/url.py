@@ -1,0 +1,84 @@
+"""Url: where a plugin is and how it is set, as `nats://127.0.0.1:4222?stream=shop`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from .errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """A plugin's name, address and options.
+
+    Attributes:
+        name: the plugin's name, the URL's scheme.
+        address: `host:port`, several separated by commas, or whatever the plugin takes; "" for its default.
+        path: what follows the address, without the leading slash.
+        username, password: decoded; empty where absent. `str()` never shows the password.
+        options: the query, each name once.
+    """
+
+    name: str
+    address: str = ""
+    path: str = ""
+    username: str = ""
+    password: str = field(default="", repr=False)
+    options: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Url:
+        """Read a URL, or a bare plugin name.
+
+        Raises:
+            ConfigurationError: the text is neither, or names an option twice.
+        """
+        if "://" not in text:
+            return cls(_name(text))
+        split = urlsplit(text)
+        credentials, _, address = split.netloc.rpartition("@")
+        username, _, password = credentials.partition(":")
+        pairs = parse_qsl(split.query, keep_blank_values=True)
+        options = dict(pairs)
+        if len(options) != len(pairs):
+            raise ConfigurationError(f"{split.scheme}://{address}: an option is given twice")
+        return cls(
+            _name(split.scheme), address, unquote(split.path[1:]), unquote(username), unquote(password), options
+        )
+
+    def only(self, *known: str) -> None:
+        """Check that no option is given that the plugin doesn't know.
+
+        Raises:
+            ConfigurationError: names the first unknown option and those that exist.
+        """
+        for name in self.options:
+            if name not in known:
+                choice = ", ".join(sorted(known)) or "none"
+                raise ConfigurationError(f"{self.name} has no option {name!r}; it has: {choice}")
+
+    def number(self, name: str, default: float) -> float:
+        """Return an option as a number.
+
+        Raises:
+            ConfigurationError: it isn't one.
+        """
+        text = self.options.get(name)
+        if text is None:
+            return default
+        try:
+            return float(text)
+        except ValueError:
+            raise ConfigurationError(f"{self.name}: option {name}={text!r} is no number") from None
+
+    def __str__(self) -> str:
+        secret = f"{self.username}:***@" if self.password else f"{self.username}@" if self.username else ""
+        path = f"/{self.path}" if self.path else ""
+        return f"{self.name}://{secret}{self.address}{path}"
+
+
+def _name(text: str) -> str:
+    if not text or not text.replace("-", "").replace("_", "").isalnum():
+        raise ConfigurationError(f"{text!r} is neither a plugin's name nor a URL such as nats://127.0.0.1:4222")
+    return text

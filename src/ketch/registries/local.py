@@ -169,11 +169,9 @@ class LocalRegistry(Registry):
         failing = False
         while True:
             await asyncio.sleep(_KEEP)
-            lost = [
-                instance_id for instance_id, (held, _) in self._held.items() if self._directory.lost(held)
-            ]
             try:
-                self._restore(lost)
+                self._yield_to_others()
+                self._restore()
             except RegistryError as error:
                 if not failing:
                     log.warning("%s; trying on to register again", error)
@@ -181,19 +179,20 @@ class LocalRegistry(Registry):
             else:
                 failing = False
 
-    def _restore(self, lost: list[str]) -> None:
-        taken = [instance_id for instance_id in lost if self._directory.taken_over(instance_id)]
-        for instance_id in taken:
+    def _yield_to_others(self) -> None:
+        for instance_id in [id_ for id_, (held, _) in self._held.items() if self._directory.replaced(held)]:
             held, _ = self._held.pop(instance_id)
             held.let_go()
             log.warning("instance %r was registered again by another process, which has it now", instance_id)
-        again = [instance_id for instance_id in lost if instance_id not in taken]
-        if again:
+
+    def _restore(self) -> None:
+        lost = [instance_id for instance_id, (held, _) in self._held.items() if self._directory.lost(held)]
+        if lost:
             self._directory.prepare()
-            for instance_id in again:
+            for instance_id in lost:
                 self._write(instance_id, self._held[instance_id][1])
             log.warning(
-                "%s: records were removed; registered again: %s", self.location, ", ".join(map(repr, again))
+                "%s: records were removed; registered again: %s", self.location, ", ".join(map(repr, lost))
             )
             self._look_if_watched()
 

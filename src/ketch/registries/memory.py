@@ -66,14 +66,9 @@ class MemoryRegistry(Registry):
         with _lock:
             space.drop(instance.id)
 
-    async def watch(self, name: str | None = None) -> AsyncGenerator[tuple[Instance, ...], None]:
+    def watch(self, name: str | None = None) -> AsyncGenerator[tuple[Instance, ...], None]:
         """Yield snapshots until the registry is closed."""
-        snapshots = self._opened().feed(self).watch(name)
-        try:
-            async for snapshot in snapshots:
-                yield snapshot
-        finally:
-            await snapshots.aclose()
+        return self._opened().feed(self).watch(name)
 
     @property
     def location(self) -> str:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import RegistryError
-from .directory import MAX_FILES, Directory, is_record
+from .directory import MAX_FILES, Directory, Stamp, is_record
 from .record import MAX_RECORD, decode
 
 if TYPE_CHECKING:
@@ -27,13 +27,15 @@ class Reader:
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._known: dict[str, Instance] = {}  # by file name; what a name holds never changes
+        # By file name; None for a record that can't be understood. Names that aren't known may be other
+        # people's, or can't be opened.
+        self._known: dict[str, tuple[Stamp, Instance | None]] = {}
         self._passed_over: set[str] = set()
         self._too_many = False
         self._gone_since: float | None = None
 
     def look(self) -> list[Instance]:
-        """Return the instances whose owners live, one per id, and remove the files of the dead.
+        """Return the instances whose owners live, and remove the files of the dead.
 
         Raises:
             RegistryError: the directory can't be read.
@@ -44,39 +46,39 @@ class Reader:
             names = []
             self._note_that_it_is_gone()
         self._passed_over.intersection_update(names)
-        found = {name: instance for name in names if (instance := self._look_at(name)) is not None}
-        if self._gone_since is not None:
-            found = self._recovered(found)
-        self._known = found
-        # Names are in order, and so of two records with one id the newer comes last.
-        return list({instance.id: instance for instance in found.values()}.values())
+        found = {name: seen for name in names if (seen := self._look_at(name)) is not None}
+        self._known = found if self._gone_since is None else self._recovered(found)
+        return [instance for _, instance in self._known.values() if instance is not None]
 
-    def _look_at(self, name: str) -> Instance | None:
-        if name in self._passed_over:
+    def _look_at(self, name: str) -> tuple[Stamp, Instance | None] | None:
+        if not is_record(name):
+            self._pass_over(name, "its name is not one of ketch's")
             return None
         known = self._known.get(name)
         try:
-            if known is None:
-                return self._read(name)
-            return known if self._directory.alive(name) else None
-        except (OSError, RegistryError) as error:
+            read = self._directory.read(name, known and known[0])
+        except OSError as error:
             if known is None:
                 self._pass_over(name, error)
             return known  # not being able to look says nothing about its owner
+        if read is None or (known and read[0] == known[0]):
+            return read and known
+        return read[0], self._decode(name, read[1])
 
-    def _read(self, name: str) -> Instance | None:
-        if not is_record(name):
-            raise RegistryError("its name is not one of ketch's")
-        data = self._directory.read(name)
-        if data is None:
-            return None
+    def _decode(self, name: str, data: bytes) -> Instance | None:
         if len(data) > MAX_RECORD:
-            raise RegistryError(f"it is over {MAX_RECORD} bytes")
-        return decode(data)
+            self._pass_over(name, f"it is over {MAX_RECORD} bytes")
+            return None
+        try:
+            return decode(data)
+        except RegistryError as error:
+            self._pass_over(name, error)
+            return None
 
-    def _pass_over(self, name: str, error: Exception) -> None:
-        self._passed_over.add(name)
-        log.warning("%s: passing over %r: %s", self._directory.path, name, error)
+    def _pass_over(self, name: str, reason: object) -> None:
+        if name not in self._passed_over:
+            self._passed_over.add(name)
+            log.warning("%s: passing over %r: %s", self._directory.path, name, reason)
 
     def _bounded(self, names: list[str]) -> list[str]:
         too_many = len(names) > MAX_FILES
@@ -90,7 +92,9 @@ class Reader:
             self._gone_since = time.monotonic()
             log.warning("%s was removed; going on with what was known", self._directory.path)
 
-    def _recovered(self, found: dict[str, Instance]) -> dict[str, Instance]:
+    def _recovered(
+        self, found: dict[str, tuple[Stamp, Instance | None]]
+    ) -> dict[str, tuple[Stamp, Instance | None]]:
         if self._gone_since is not None and time.monotonic() - self._gone_since < GRACE:
             return {**self._known, **found}
         if found:

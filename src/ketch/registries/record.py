@@ -35,10 +35,12 @@ def encode(instance: Instance) -> bytes:
     """Return an instance's record.
 
     Raises:
-        RegistryError: it has no service or id, or what JSON can't carry, or is over `MAX_RECORD`.
+        RegistryError: it has no service, id or address, or what JSON can't carry, or is too large.
     """
-    if not instance.service or not instance.id:
-        raise RegistryError(f"an instance needs a service and an id to be registered, got {instance!r}")
+    if not (instance.service and instance.id and instance.address):
+        raise RegistryError(
+            f"an instance needs a service, an id and an address to be registered: {instance!r}"
+        )
     try:
         data = _encoder.encode(
             _Record(

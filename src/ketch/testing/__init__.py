@@ -1,0 +1,1 @@
+"""The testing kit: `run`, and the suites that every plugin must pass."""

@@ -1,0 +1,1 @@
+"""Registries: one a file."""

@@ -1,0 +1,1 @@
+"""Selectors: one way of choosing an instance a file."""

@@ -18,8 +18,9 @@ from .signature import check_handler
 from .topic import Publisher, Topic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
     import argparse
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
     from .broker import Broker
     from .call import Middleware
     from .client import Client

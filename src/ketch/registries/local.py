@@ -1,0 +1,222 @@
+"""The local registry: the processes of one user on one machine, with nothing to install.
+
+Each instance is a file that its process keeps locked (see `directory`). A process that ends, however it
+ends, loses the lock, and whoever watches sees that at the next look, twenty times a second. A look costs a
+listing of the directory and a try at each record's lock; where there are so many that this would take more
+than a fiftieth of a core, it is done less often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from ..errors import ConfigurationError, NotRunning, RegistryError
+from ..registry import Instance, Registry
+from .directory import Directory, Held
+from .feed import Feed
+from .reader import Reader
+from .record import encode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine
+
+    from ..url import Url
+
+log = logging.getLogger("ketch.registry")
+
+_LOOK = 0.05  # seconds between two looks at the directory, while somebody watches
+_SHARE = 50  # a look is followed by a pause of at least that many times its processor time …
+_LONGEST_PAUSE = 1.0  # … but no longer one, in seconds
+_KEEP = 0.5  # seconds between two looks after our own records
+
+
+class LocalRegistry(Registry):
+    """Instances of one user's processes on one machine.
+
+    The directory is made with mode 0700, and refused when it is somebody else's or others may write in it.
+    When it is removed, it is made again and what is registered here is written again.
+
+    Args:
+        directory: where the records are; by default `ketch-<uid>/registry` in the system's temporary folder.
+    """
+
+    lag = 0.1
+
+    def __init__(self, directory: Path | None = None) -> None:
+        if sys.platform == "win32":
+            raise ConfigurationError(
+                "the local registry needs POSIX file locks; on Windows choose another one"
+            )
+        default = Path(tempfile.gettempdir(), f"ketch-{os.geteuid()}", "registry")
+        self._directory = Directory(directory) if directory else Directory(default, private=1)
+        self._reader = Reader(self._directory)
+        self._held: dict[str, tuple[Held, bytes]] = {}
+        self._feed: Feed | None = None
+        self._watches = 0
+        self._looking: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_url(cls, url: Url) -> Self:
+        """Build it from `local://` or `local:///some/dir`."""
+        url.only()
+        if url.address:
+            raise ConfigurationError(
+                f"the local registry takes an absolute directory: local:///some/dir, not {url}"
+            )
+        return cls(Path("/", url.path) if url.path else None)
+
+    async def open(self) -> None:
+        """Make the directory and check that it is ours. Opening twice is no error."""
+        if self._feed is None:
+            self._directory.prepare()
+            self._directory.sweep()
+            self._feed = Feed()
+
+    async def close(self) -> None:
+        """Take all records of this object away, and end its watches."""
+        feed, self._feed = self._feed, None
+        if feed is None:
+            return
+        feed.end()
+        await self._stop_looking()
+        await self._stop_keeping()
+        held, self._held = self._held, {}
+        for record, _ in held.values():
+            self._directory.remove(record)
+
+    async def register(self, instance: Instance) -> None:
+        """Write the instance's record and hold its lock."""
+        self._opened()
+        data = encode(instance)
+        self._directory.prepare()
+        self._write(instance.id, data)
+        self._look_if_watched()
+        if self._keeping is None:
+            self._keeping = self._spawn(self._keep())
+
+    async def deregister(self, instance: Instance) -> None:
+        """Take the instance's record away, if this object has put it there."""
+        self._opened()
+        held = self._held.pop(instance.id, None)
+        if not self._held:
+            await self._stop_keeping()
+        if held is not None:
+            self._directory.remove(held[0])
+            self._look_if_watched()
+
+    async def watch(self, name: str | None = None) -> AsyncGenerator[tuple[Instance, ...], None]:
+        """Yield snapshots until the registry is closed."""
+        feed = self._opened()
+        feed.publish(self._reader.look())
+        snapshots = feed.watch(name)
+        self._watches += 1
+        if self._looking is None:
+            self._looking = self._spawn(self._look_on())
+        try:
+            async for snapshot in snapshots:
+                yield snapshot
+        finally:
+            self._watches -= 1
+            if not self._watches:
+                await self._stop_looking()
+            await snapshots.aclose()
+
+    @property
+    def location(self) -> str:
+        """The directory."""
+        return str(self._directory.path)
+
+    def _opened(self) -> Feed:
+        if self._feed is None:
+            raise NotRunning("the local registry isn't open; use it as `async with registry:`")
+        return self._feed
+
+    def _write(self, instance_id: str, data: bytes) -> None:
+        held = self._directory.write(instance_id, data)
+        before, self._held[instance_id] = self._held.get(instance_id), (held, data)
+        if before is not None:
+            before[0].let_go()
+
+    def _look_if_watched(self) -> None:
+        # What this process changed itself, its own watchers needn't wait for.
+        if self._looking is not None and self._feed is not None:
+            self._feed.publish(self._reader.look())
+
+    async def _look_on(self) -> None:
+        feed, failing, pause = self._opened(), False, _LOOK
+        while True:
+            await asyncio.sleep(pause)
+            started = time.thread_time()
+            try:
+                feed.publish(self._reader.look())
+            except RegistryError as error:
+                if not failing:
+                    log.warning("%s; going on with what was known", error)
+                failing = True
+            else:
+                failing = False
+            pause = min(max(_LOOK, _SHARE * (time.thread_time() - started)), _LONGEST_PAUSE)
+
+    async def _keep(self) -> None:
+        failing = False
+        while True:
+            await asyncio.sleep(_KEEP)
+            lost = [
+                instance_id for instance_id, (held, _) in self._held.items() if self._directory.lost(held)
+            ]
+            try:
+                self._restore(lost)
+            except RegistryError as error:
+                if not failing:
+                    log.warning("%s; trying on to register again", error)
+                failing = True
+            else:
+                failing = False
+
+    def _restore(self, lost: list[str]) -> None:
+        taken = [instance_id for instance_id in lost if self._directory.taken_over(instance_id)]
+        for instance_id in taken:
+            held, _ = self._held.pop(instance_id)
+            held.let_go()
+            log.warning("instance %r was registered again by another process, which has it now", instance_id)
+        again = [instance_id for instance_id in lost if instance_id not in taken]
+        if again:
+            self._directory.prepare()
+            for instance_id in again:
+                self._write(instance_id, self._held[instance_id][1])
+            log.warning(
+                "%s: records were removed; registered again: %s", self.location, ", ".join(map(repr, again))
+            )
+            self._look_if_watched()
+
+    async def _stop_looking(self) -> None:
+        task, self._looking = self._looking, None
+        await _stopped(task)
+
+    async def _stop_keeping(self) -> None:
+        task, self._keeping = self._keeping, None
+        await _stopped(task)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        # Neither task ends by itself; should one fail, watchers must not wait for ever.
+        if not task.cancelled() and (error := task.exception()) is not None and self._feed is not None:
+            self._feed.end(error)
+
+
+async def _stopped(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])

@@ -21,8 +21,8 @@ Opened: TypeAlias = tuple[Stream, Encode, Decode]
 class Conversation(ReplyStream[P], Generic[P]):
     """The replies of one streaming call. It is opened when the first reply is asked for.
 
-    The requests are sent by a task of their own, which ends with the call; an error in the requests' iterator cancels the
-    call and is raised to whoever asks for the next reply.
+    The requests are sent by a task of their own, which ends with the call; an error in the requests' iterator cancels
+    the call and is raised to whoever asks for the next reply.
     """
 
     def __init__(self, path: str, open_: Callable[[], Awaitable[Opened]], requests: AsyncIterable[Any]) -> None:

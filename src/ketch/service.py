@@ -271,6 +271,6 @@ class Service(Caller):
         for other in self._declared.consumers:
             if group is not None and other.topic.name == topic.name and other.group == group:
                 raise ConfigurationError(
-                    f"{other.name} handles {topic.name} in group {group} already, so the two would get half of the events "
-                    f"each; give this handler a group of its own: subscribe(..., group={group + '.other'!r})"
+                    f"{other.name} handles {topic.name} in group {group} already, so each would get half of the "
+                    f"events; give this handler a group of its own: subscribe(..., group={group + '.other'!r})"
                 )

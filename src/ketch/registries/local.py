@@ -51,9 +51,7 @@ class LocalRegistry(Registry):
 
     def __init__(self, directory: Path | None = None) -> None:
         if sys.platform == "win32":
-            raise ConfigurationError(
-                "the local registry needs POSIX file locks; on Windows choose another one"
-            )
+            raise ConfigurationError("the local registry needs POSIX file locks; on Windows choose another one")
         default = Path(tempfile.gettempdir(), f"ketch-{os.geteuid()}", "registry")
         self._directory = Directory(directory) if directory else Directory(default, private=1)
         self._reader = Reader(self._directory)
@@ -68,9 +66,7 @@ class LocalRegistry(Registry):
         """Build it from `local://` or `local:///some/dir`."""
         url.only()
         if url.address:
-            raise ConfigurationError(
-                f"the local registry takes an absolute directory: local:///some/dir, not {url}"
-            )
+            raise ConfigurationError(f"the local registry takes an absolute directory: local:///some/dir, not {url}")
         return cls(Path("/", url.path) if url.path else None)
 
     async def open(self) -> None:
@@ -169,9 +165,7 @@ class LocalRegistry(Registry):
         failing = False
         while True:
             await asyncio.sleep(_KEEP)
-            lost = [
-                instance_id for instance_id, (held, _) in self._held.items() if self._directory.lost(held)
-            ]
+            lost = [instance_id for instance_id, (held, _) in self._held.items() if self._directory.lost(held)]
             try:
                 self._restore(lost)
             except RegistryError as error:
@@ -192,9 +186,7 @@ class LocalRegistry(Registry):
             self._directory.prepare()
             for instance_id in again:
                 self._write(instance_id, self._held[instance_id][1])
-            log.warning(
-                "%s: records were removed; registered again: %s", self.location, ", ".join(map(repr, again))
-            )
+            log.warning("%s: records were removed; registered again: %s", self.location, ", ".join(map(repr, again)))
             self._look_if_watched()
 
     async def _stop_looking(self) -> None:

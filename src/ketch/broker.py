@@ -135,6 +135,8 @@ class Broker(ABC):
     The rest differs, is declared in `capabilities`, and is checked by `ketch.testing.brokers`.
     """
 
+    #: The plugin's name, as in its entry point.
+    name: ClassVar[str]
     #: What it can do.
     capabilities: ClassVar[Capabilities]
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .message import Message
+
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -24,61 +26,53 @@ class Context:
 
     Attributes:
         name: the topic of an event, the method of a call (`/pkg.Service/Method`), "" outside both.
-        metadata: what the peer sent along, names in lower case; empty outside a call. It is never forwarded
-            by itself, so a caller's credentials stay where they were presented.
         deadline: on `time.monotonic()`'s clock, in seconds; None where the caller set none. Calls made from
             within a handler inherit it.
+        message: the event as it came, with its id, type, source and time; None for a call.
         attempt: which delivery of an event this is, from 1.
-        peer: the other side's address where the transport knows it.
-        event_id, event_type, event_source, event_time: the event's CloudEvents attributes; "" for a call.
-        trailers: metadata that a server's handler wants sent with its reply.
+        peer: the caller's address, "" for an event.
     """
 
-    __slots__ = ("_event", "_trailers", "attempt", "deadline", "metadata", "name", "peer")
+    __slots__ = ("_metadata", "_trailers", "attempt", "deadline", "message", "name", "peer")
 
     def __init__(
         self,
         name: str = "",
-        metadata: Mapping[str, str] = _EMPTY,
-        *,
-        deadline: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        message: Message | None = None,
         attempt: int = 1,
+        deadline: float | None = None,
         peer: str = "",
-        event: Mapping[str, str] = _EMPTY,
     ) -> None:
         self.name = name
-        self.metadata = metadata
-        self.deadline = deadline
+        self._metadata = metadata
+        self.message = message
         self.attempt = attempt
+        self.deadline = deadline
         self.peer = peer
-        self._event = event
         self._trailers: dict[str, str] | None = None
 
     @property
-    def event_id(self) -> str:
-        """The event's id, unique within its source."""
-        return self._event.get("ce-id", "")
+    def metadata(self) -> Mapping[str, str]:
+        """What the peer sent along, names in lower case; empty outside a call.
 
-    @property
-    def event_type(self) -> str:
-        """The event's type, for a protobuf payload its full message name."""
-        return self._event.get("ce-type", "")
-
-    @property
-    def event_source(self) -> str:
-        """Who published the event."""
-        return self._event.get("ce-source", "")
-
-    @property
-    def event_time(self) -> str:
-        """When the event was published, RFC 3339 in UTC."""
-        return self._event.get("ce-time", "")
+        It is never forwarded by itself, so a caller's credentials stay where they were presented.
+        """
+        if self._metadata is None:
+            # Most handlers never ask, so an event's are only then told apart from its attributes.
+            self._metadata = self.message.metadata if self.message is not None else _EMPTY
+        return self._metadata
 
     @property
     def trailers(self) -> dict[str, str]:
-        """Trailing metadata of the reply; write into it."""
+        """Metadata to be sent after a call's reply; a server's handler writes into it."""
         if self._trailers is None:
             self._trailers = {}
+        return self._trailers
+
+    @property
+    def sent_trailers(self) -> Mapping[str, str] | None:
+        """The trailers that the handler asked for, None for none."""
         return self._trailers
 
     def remaining(self) -> float | None:

@@ -1,23 +1,23 @@
 """Every exception that ketch raises; no other module defines one.
 
-    KetchError
-    ├── ConfigurationError           the program is set up wrongly; exit code 2
-    │   ├── PluginNotFound           no broker, registry, transport or codec of that name
-    │   ├── MissingExtra             the plugin is known, its driver isn't installed
-    │   ├── CapabilityError          the broker can't give what a topic or subscriber needs
-    │   └── HandlerError             a handler's signature doesn't fit what it is registered for
-    ├── NotRunning                   used before start or after stop
-    ├── CodecError                   a body and its type don't fit together
-    │   └── UnknownContentType       no codec speaks it
-    ├── BrokerError
-    │   ├── BrokerUnavailable        can't be reached within the timeout; the message was not taken
-    │   ├── SubscriptionRefused      the broker won't let us subscribe
-    │   └── MessageTooLarge          over the broker's or the receiver's limit
-    ├── RegistryError                the registry can't be read or written
-    ├── TransportError
-    │   └── AddressUnavailable       the address can't be listened on
-    └── StatusError                  the end of a call that did not succeed; crosses the wire as itself
-        └── Cancelled … Unauthenticated, one for each of gRPC's sixteen status codes
+KetchError
+├── ConfigurationError           the program is set up wrongly; exit code 2
+│   ├── PluginNotFound           no broker, registry, transport or codec of that name
+│   ├── MissingExtra             the plugin is known, its driver isn't installed
+│   ├── CapabilityError          the broker can't give what a topic or subscriber needs
+│   └── HandlerError             a handler's signature doesn't fit what it is registered for
+├── NotRunning                   used before start or after stop
+├── CodecError                   a body and its type don't fit together
+│   └── UnknownContentType       no codec speaks it
+├── BrokerError
+│   ├── BrokerUnavailable        can't be reached within the timeout; the message was not taken
+│   ├── SubscriptionRefused      the broker won't let us subscribe
+│   └── MessageTooLarge          over the broker's or the receiver's limit
+├── RegistryError                the registry can't be read or written
+├── TransportError
+│   └── AddressUnavailable       the address can't be listened on
+└── StatusError                  the end of a call that did not succeed; crosses the wire as itself
+    └── Cancelled … Unauthenticated, one for each of gRPC's sixteen status codes
 """
 
 from __future__ import annotations

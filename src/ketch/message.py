@@ -108,9 +108,11 @@ class _Ids:
         self.renew()
 
     def renew(self) -> None:
-        prefix = os.urandom(8).hex()
-        count = itertools.count()
-        self.next = lambda: f"{prefix}{next(count):08x}"
+        self._prefix = os.urandom(8).hex()
+        self._count = itertools.count()
+
+    def next(self) -> str:
+        return f"{self._prefix}{next(self._count):08x}"
 
 
 _ids = _Ids()
@@ -118,9 +120,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_ids.renew)
 
 
-def new_id() -> str:
-    """Return a fresh event id."""
-    return _ids.next()
+#: Return a fresh event id.
+new_id = _ids.next
 
 
 class _Clock:

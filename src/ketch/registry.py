@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -52,6 +52,8 @@ class Registry(ABC):
     Use it as an async context manager; leaving it deregisters whatever it has registered.
     """
 
+    #: The plugin's name, as in its entry point.
+    name: ClassVar[str]
     #: Seconds within which other processes see a change, by design; suites and docs use it.
     lag: float = 0.0
 

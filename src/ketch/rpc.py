@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
+from .errors import Internal
+
 Q = TypeVar("Q")
 P = TypeVar("P")
 
@@ -65,7 +67,6 @@ class Method(Generic[Q, P]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", f"/{self.contract}/{self.name}")
-
 
     def __repr__(self) -> str:
         return f"<Method {self.path}>"
@@ -140,9 +141,7 @@ class Stub:
         self._caller = caller
         self._service = service or self.contract
 
-    def _unary(
-        self, method: Method[Q, P], request: Q, timeout: float | None, metadata: Metadata | None
-    ) -> Reply[P]:
+    def _unary(self, method: Method[Q, P], request: Q, timeout: float | None, metadata: Metadata | None) -> Reply[P]:
         return self._caller.unary(self._service, method, request, timeout, metadata)
 
     def _server_stream(
@@ -151,13 +150,23 @@ class Stub:
         return self._caller.stream(self._service, method, _one(request), timeout, metadata)
 
     async def _client_stream(
-        self, method: Method[Q, P], requests: AsyncIterable[Q], timeout: float | None, metadata: Metadata | None
+        self,
+        method: Method[Q, P],
+        requests: AsyncIterable[Q],
+        timeout: float | None,
+        metadata: Metadata | None,
     ) -> P:
         async with self._caller.stream(self._service, method, requests, timeout, metadata) as replies:
-            return await anext(replies)
+            async for reply in replies:
+                return reply
+        raise Internal(f"{method.path}: ended well, but without its one reply")
 
     def _bidirectional(
-        self, method: Method[Q, P], requests: AsyncIterable[Q], timeout: float | None, metadata: Metadata | None
+        self,
+        method: Method[Q, P],
+        requests: AsyncIterable[Q],
+        timeout: float | None,
+        metadata: Metadata | None,
     ) -> ReplyStream[P]:
         return self._caller.stream(self._service, method, requests, timeout, metadata)
 

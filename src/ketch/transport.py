@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Self, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,6 +180,9 @@ class Channel(ABC):
 
 class Transport(ABC):
     """Listens and connects."""
+
+    #: The plugin's name, as in its entry point; instances of a service say so in their `transport` label.
+    name: ClassVar[str]
 
     @classmethod
     @abstractmethod

@@ -44,7 +44,12 @@ class Url:
         if len(options) != len(pairs):
             raise ConfigurationError(f"{split.scheme}://{address}: an option is given twice")
         return cls(
-            _name(split.scheme), address, unquote(split.path[1:]), unquote(username), unquote(password), options
+            _name(split.scheme),
+            address,
+            unquote(split.path[1:]),
+            unquote(username),
+            unquote(password),
+            options,
         )
 
     def only(self, *known: str) -> None:

@@ -33,9 +33,7 @@ class MemoryRegistry(Registry):
         """Build it from `memory://` or `memory://name`."""
         url.only()
         if url.path:
-            raise ConfigurationError(
-                f"the memory registry has a name and no path: memory://{url.address}, not {url}"
-            )
+            raise ConfigurationError(f"the memory registry has a name and no path: memory://{url.address}, not {url}")
         return cls(url.address)
 
     async def open(self) -> None:

@@ -92,9 +92,7 @@ class Reader:
             self._gone_since = time.monotonic()
             log.warning("%s was removed; going on with what was known", self._directory.path)
 
-    def _recovered(
-        self, found: dict[str, tuple[Stamp, Instance | None]]
-    ) -> dict[str, tuple[Stamp, Instance | None]]:
+    def _recovered(self, found: dict[str, tuple[Stamp, Instance | None]]) -> dict[str, tuple[Stamp, Instance | None]]:
         if self._gone_since is not None and time.monotonic() - self._gone_since < GRACE:
             return {**self._known, **found}
         if found:

@@ -38,9 +38,7 @@ def encode(instance: Instance) -> bytes:
         RegistryError: it has no service, id or address, or what JSON can't carry, or is too large.
     """
     if not (instance.service and instance.id and instance.address):
-        raise RegistryError(
-            f"an instance needs a service, an id and an address to be registered: {instance!r}"
-        )
+        raise RegistryError(f"an instance needs a service, an id and an address to be registered: {instance!r}")
     try:
         data = _encoder.encode(
             _Record(

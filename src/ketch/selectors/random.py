@@ -1,8 +1,8 @@
-"""Random: any instance, each as likely as the others."""
+"""random: any instance, each as likely as the next."""
 
 from __future__ import annotations
 
-from random import Random
+import random as chance
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,5 +10,5 @@ if TYPE_CHECKING:
 
 
 def random() -> Selector:
-    """Return a selector that takes any instance."""
-    return Random().choice  # noqa: S311 - spreads load, keeps no secret
+    """Return a selector without memory."""
+    return chance.choice

@@ -1,0 +1,1 @@
+"""Brokers: one a file; only these import drivers."""

@@ -1,0 +1,1 @@
+"""The `ketch` command: one subcommand a file."""

@@ -1,0 +1,276 @@
+"""Client: from a stub to an instance of the service, over a connection that is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from . import context, settings
+from .call import Call, Kind, compose
+from .codec import JSON, PROTOBUF
+from .conversation import Conversation, Opened
+from .directory import Directory
+from .errors import CodecError, Internal, NotRunning, Unavailable
+from .options import Options, build
+from .rpc import Caller, Cardinality, Method, ReplyStream, Stub
+from .topic import Publisher, Topic
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncIterable, Mapping, Sequence
+
+    from .call import Middleware
+    from .codec import Decode, Encode
+    from .rpc import Metadata, Reply
+    from .selector import Selector
+    from .transport import Channel
+
+Q = TypeVar("Q")
+P = TypeVar("P")
+S = TypeVar("S", bound=Stub)
+T = TypeVar("T")
+
+#: Seconds after which the channel to an instance that is gone is closed; twice this at most.
+_LINGER = 30.0
+
+
+class Client(Caller):
+    """Calls services that it finds in the registry, and publishes.
+
+    A service has one (`service.client`); a command-line tool makes its own, with `Client.from_env()`. One client
+    serves any number of tasks; it keeps one channel to each instance that it calls.
+    """
+
+    def __init__(self, options: Options, *, middleware: Sequence[Middleware] = ()) -> None:
+        self.options = options
+        self._middleware = tuple(middleware)
+        self._chain = compose(self._middleware, self._last) if self._middleware else None
+        self._directory = Directory(options.registry, options.transport.name)
+        self._channels: dict[str, Channel] = {}
+        self._selectors: dict[str, Selector] = {}
+        self._coders: dict[Method[Any, Any], tuple[Encode, Decode, str]] = {}
+        self._stack = AsyncExitStack()
+        self._broker_open = False
+        self._running = False
+
+    @classmethod
+    def from_env(
+        cls,
+        args: Sequence[str] | argparse.Namespace = (),
+        *,
+        name: str = "ketch.client",
+        environ: Mapping[str, str] | None = None,
+        middleware: Sequence[Middleware] = (),
+        **pinned: Any,
+    ) -> Self:
+        """Make a client from the environment and, if given, command-line arguments; for tools that are no service.
+
+        Args:
+            args: arguments without the program's name, or the namespace of a parser that `add_flags` was applied to.
+            name: what the tool is called in the events that it publishes.
+            environ: instead of this process's environment.
+            middleware: around each call and each published event.
+            pinned: `broker`, `registry`, `transport`, … that code decides.
+
+        Raises:
+            ConfigurationError: a setting is unknown or wrong.
+        """
+        options = build(settings.read(args, environ), {"server_name": name, **pinned})
+        return cls(options, middleware=middleware)
+
+    def stub(self, contract: type[S], service: str = "") -> S:
+        """Return a stub of a contract; `service` narrows it down to the instances of one service."""
+        return contract(self, service)
+
+    async def connect_broker(self) -> None:
+        """Connect the broker, unless that was done; a tool that only calls needs none.
+
+        Raises:
+            BrokerUnavailable: it can't be reached.
+        """
+        self._check_running()
+        if not self._broker_open:
+            self._broker_open = True
+            self._stack.push_async_callback(self.options.broker.close)
+            await self.options.broker.open(self.options.site())
+
+    async def publisher(self, topic: Topic[T]) -> Publisher[T]:
+        """Return a publisher; the broker is connected at the first.
+
+        Raises:
+            BrokerUnavailable: it can't be.
+        """
+        await self.connect_broker()
+        publisher = Publisher(topic)
+        publisher.bind(self.options.broker, self.options.codecs, source=self.options.name, middleware=self._middleware)
+        return publisher
+
+    def unary(
+        self, service: str, method: Method[Q, P], request: Q, timeout: float | None, metadata: Metadata | None
+    ) -> Reply[P]:
+        """Make one call; a stub's method does this. Without a timeout the client's default bounds it."""
+        if timeout is None:
+            timeout = self.options.request_timeout
+        if self._chain is None:
+            return self._unary(service, method, request, timeout, metadata)
+        return self._unary_through(_Request(service, method, request, timeout, metadata))
+
+    def stream(
+        self,
+        service: str,
+        method: Method[Q, P],
+        requests: AsyncIterable[Q],
+        timeout: float | None,
+        metadata: Metadata | None,
+    ) -> ReplyStream[P]:
+        """Start a streaming call; a stub's method does this. No timeout but what the caller or its deadline says."""
+
+        async def open_() -> Opened:
+            call = _Request(service, method, requests, timeout, metadata)
+            opened: Any = await (self._chain or self._last)(call)
+            return opened  # type: ignore[no-any-return]  # what _last returned
+
+        return Conversation(method.path, open_, requests)
+
+    async def _unary(
+        self, service: str, method: Method[Q, P], request: Q, timeout: float | None, metadata: Metadata | None
+    ) -> P:
+        encode, decode, content_type = self._coders.get(method) or self._find_coders(method)
+        channel = self._pick(service) or await self._find(service)
+        body = await channel.unary(
+            method.path,
+            encode(request),
+            content_type=content_type,
+            metadata=metadata,
+            timeout=self._bound(timeout),
+        )
+        try:
+            reply: P = decode(body)
+        except CodecError as error:
+            raise Internal(f"{method.path}: the reply is wrong: {error}") from error
+        return reply
+
+    async def _unary_through(self, call: _Request) -> Any:
+        return await (self._chain or self._last)(call)
+
+    async def _last(self, call: Call) -> object:
+        if not isinstance(call, _Request):
+            raise TypeError("a middleware must pass on the call that it was given")
+        if call.method.cardinality is Cardinality.UNARY:
+            return await self._unary(call.service, call.method, call.payload, call.timeout, call.metadata)
+        return await self._open_stream(call)
+
+    async def _open_stream(self, call: _Request) -> Opened:
+        encode, decode, content_type = self._coders.get(call.method) or self._find_coders(call.method)
+        channel = self._pick(call.service) or await self._find(call.service)
+        stream = await channel.stream(
+            call.name, content_type=content_type, metadata=call.metadata, timeout=self._bound(call.timeout)
+        )
+        return stream, encode, decode
+
+    def _bound(self, timeout: float | None) -> float | None:
+        # A handler's own deadline bounds the calls it makes: nobody waits for their answers after it.
+        left = context.current().remaining()
+        if left is None:
+            return timeout
+        return left if timeout is None else min(left, timeout)
+
+    def _find_coders(self, method: Method[Any, Any]) -> tuple[Encode, Decode, str]:
+        binary = hasattr(method.request, "DESCRIPTOR")
+        codec = self.options.codecs.find(PROTOBUF if binary else JSON)
+        coders = codec.encoder(method.request), codec.decoder(method.reply), codec.content_type
+        self._coders[method] = coders
+        return coders
+
+    def _pick(self, service: str) -> Channel | None:
+        instances = self._directory.known(service)
+        if not instances:
+            return None
+        selector = self._selectors.get(service)
+        if selector is None:
+            selector = self._selectors[service] = self.options.selector()
+        instance = instances[0] if len(instances) == 1 else selector(instances)
+        channel = self._channels.get(instance.address)
+        if channel is None:
+            channel = self._channels[instance.address] = self.options.transport.connect(instance.address)
+        return channel
+
+    async def _find(self, service: str) -> Channel:
+        self._check_running()
+        await self._directory.look(service)
+        channel = self._pick(service)
+        if channel is None:
+            registry = self.options.registry
+            raise Unavailable(f"{service}: no instance in registry {registry.name} {registry.location}")
+        return channel
+
+    def _check_running(self) -> None:
+        if not self._running:
+            raise NotRunning("the client is used before it was opened or after it was closed")
+
+    async def start(self) -> None:
+        """Begin, with plugins that are open already: a service's own client is started so."""
+        self._running = True
+        self._stack.push_async_callback(self._close_channels)
+        self._stack.push_async_callback(self._directory.close)
+        self._pruning = asyncio.create_task(self._prune(), name="ketch client pruning")
+        self._stack.push_async_callback(_cancel, self._pruning)
+
+    async def stop(self) -> None:
+        """Close the channels, and what `start` or `async with` opened. Stopping twice is no error."""
+        self._running = False
+        self._broker_open = False
+        await self._stack.aclose()
+
+    async def _prune(self) -> None:
+        # An instance that left the registry may still be finishing our calls, so its channel is closed a round later.
+        gone: set[str] = set()
+        while True:
+            await asyncio.sleep(_LINGER)
+            missing = set(self._channels) - self._directory.addresses()
+            for address in gone & missing:
+                await self._channels.pop(address).close()
+            gone = missing
+
+    async def _close_channels(self) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()
+        self._selectors.clear()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._stack.enter_async_context(self.options.registry)
+            await self._stack.enter_async_context(self.options.transport)
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+class _Request(Call):
+    """A call on its way out, with what it takes to send it."""
+
+    __slots__ = ("method", "service")
+
+    def __init__(
+        self,
+        service: str,
+        method: Method[Any, Any],
+        payload: Any,
+        timeout: float | None,
+        metadata: Metadata | None,
+    ) -> None:
+        super().__init__(Kind.REQUEST, method.path, payload, dict(metadata or {}), timeout=timeout)
+        self.service = service
+        self.method = method
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

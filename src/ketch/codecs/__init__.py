@@ -1,0 +1,1 @@
+"""Codecs: one content type a file."""

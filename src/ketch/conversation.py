@@ -1,0 +1,89 @@
+"""Conversation: a streaming call on the client's side, requests going out while replies come in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+from .codec import Decode, Encode
+from .errors import CodecError, Internal, StatusError
+from .rpc import ReplyStream
+from .transport import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Awaitable, Callable
+
+P = TypeVar("P")
+
+Opened: TypeAlias = tuple[Stream, Encode, Decode]
+
+
+class Conversation(ReplyStream[P], Generic[P]):
+    """The replies of one streaming call. It is opened when the first reply is asked for.
+
+    The requests are sent by a task of their own, which ends with the call; an error in the requests' iterator cancels
+    the call and is raised to whoever asks for the next reply.
+    """
+
+    def __init__(self, path: str, open_: Callable[[], Awaitable[Opened]], requests: AsyncIterable[Any]) -> None:
+        self._path = path
+        self._open = open_
+        self._requests = requests
+        self._stream: Stream | None = None
+        self._decode: Decode
+        self._sender: asyncio.Task[None] | None = None
+        self._ended = False
+
+    async def __anext__(self) -> P:
+        if self._ended:
+            raise StopAsyncIteration
+        try:
+            return await self._next()
+        except BaseException:
+            await self._finish()
+            raise
+
+    async def _next(self) -> P:
+        if self._stream is None:
+            self._stream, encode, self._decode = await self._open()
+            self._sender = asyncio.create_task(self._send(self._stream, encode), name=f"ketch requests of {self._path}")
+        try:
+            body = await self._stream.receive()
+        except StatusError:
+            self._raise_own_failure()
+            raise
+        if body is None:
+            raise StopAsyncIteration
+        try:
+            reply: P = self._decode(body)
+        except CodecError as error:
+            raise Internal(f"{self._path}: a reply is wrong: {error}") from error
+        return reply
+
+    async def _send(self, stream: Stream, encode: Encode) -> None:
+        try:
+            async for request in self._requests:
+                await stream.send(encode(request))
+            await stream.end()
+        except StatusError:
+            return  # the call has ended; whoever receives is told why
+        except BaseException:
+            stream.cancel()
+            raise
+
+    def _raise_own_failure(self) -> None:
+        sender = self._sender
+        if sender is not None and sender.done() and not sender.cancelled() and (error := sender.exception()):
+            raise error
+
+    async def aclose(self) -> None:
+        """Cancel what is left of the call. No error when it has ended."""
+        await self._finish()
+
+    async def _finish(self) -> None:
+        self._ended = True
+        if self._stream is not None:
+            self._stream.cancel()
+        if self._sender is not None:
+            self._sender.cancel()
+            await asyncio.gather(self._sender, return_exceptions=True)  # its error was raised by `_next`

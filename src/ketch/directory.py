@@ -1,0 +1,95 @@
+"""Directory: what a client knows of the services that it calls, kept current by the registry's watch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from .errors import RegistryError, Unavailable
+
+if TYPE_CHECKING:
+    from .registry import Instance, Registry
+
+log = logging.getLogger("ketch.client")
+
+#: Seconds for a registry to answer with the first snapshot.
+_PATIENCE = 5.0
+
+
+class Directory:
+    """The instances of the services asked for, one watch each.
+
+    When the registry fails, what was known stays in use and the watch is begun again, with backoff.
+    """
+
+    def __init__(self, registry: Registry, transport: str) -> None:
+        self._registry = registry
+        self._transport = transport
+        self._known: dict[str, tuple[Instance, ...]] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._first: dict[str, asyncio.Future[None]] = {}
+
+    def known(self, service: str) -> tuple[Instance, ...]:
+        """Return the instances of a service, or of a contract, as known now; empty before `look`."""
+        return self._known.get(service, ())
+
+    def addresses(self) -> set[str]:
+        """Return all addresses known."""
+        return {instance.address for instances in self._known.values() for instance in instances}
+
+    async def look(self, service: str) -> None:
+        """Begin to watch a service, unless that was done, and wait for the first snapshot.
+
+        Raises:
+            Unavailable: the registry can't be read.
+        """
+        if service not in self._watches:
+            self._first[service] = asyncio.get_running_loop().create_future()
+            self._watches[service] = asyncio.create_task(self._watch(service), name=f"ketch watch of {service}")
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await asyncio.shield(self._first[service])
+        except TimeoutError:
+            raise Unavailable(f"{service}: the registry did not answer within {_PATIENCE:g} s") from None
+        except RegistryError as error:
+            await self._forget(service)
+            raise Unavailable(f"{service}: {error}") from error
+
+    async def close(self) -> None:
+        """Stop watching."""
+        for service in list(self._watches):
+            await self._forget(service)
+
+    async def _forget(self, service: str) -> None:
+        watch = self._watches.pop(service, None)
+        if watch is not None:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        first = self._first.pop(service, None)
+        if first is not None and not first.cancel() and not first.cancelled():
+            first.exception()  # seen: `look` has raised it
+        self._known.pop(service, None)
+
+    async def _watch(self, service: str) -> None:
+        first = self._first[service]
+        pause = 0.1
+        while True:
+            try:
+                async with aclosing(self._registry.watch(service)) as snapshots:
+                    async for snapshot in snapshots:
+                        pause = 0.1
+                        self._known[service] = tuple(filter(self._reachable, snapshot))
+                        if not first.done():
+                            first.set_result(None)
+            except RegistryError as error:
+                if not first.done():
+                    first.set_exception(error)
+                    return
+                log.warning("%s: going on with the instances known: %s", service, error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 10.0)
+
+    def _reachable(self, instance: Instance) -> bool:
+        return instance.metadata.get("transport", self._transport) == self._transport

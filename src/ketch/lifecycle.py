@@ -1,0 +1,173 @@
+"""Lifecycle: one start-to-stop of a service. Start in order, stop in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from .client import Client
+from .registry import Instance
+from .server import routes
+
+if TYPE_CHECKING:
+    from .call import Middleware
+    from .consumer import Consumer
+    from .options import Options
+    from .rpc import Servicer
+    from .topic import Publisher
+    from .transport import Listener, Route
+
+log = logging.getLogger("ketch")
+
+Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
+
+#: Seconds between two looks at handlers that may hang.
+_WATCH = 30.0
+
+
+@dataclass(slots=True)
+class Declared:
+    """What a service consists of."""
+
+    middleware: tuple[Middleware, ...] = ()
+    servicers: list[Servicer] = field(default_factory=list)
+    consumers: list[Consumer[Any]] = field(default_factory=list)
+    publishers: list[Publisher[Any]] = field(default_factory=list)
+    lifespans: list[Lifespan] = field(default_factory=list)
+
+
+class Lifecycle:
+    """A service that is running.
+
+    Start: registry, transport, broker, client, publishers, lifespans, listener, subscriptions, registration.
+    Stop, the reverse: deregister; take no more; let handlers and calls finish within the grace period, while they may
+    still publish, call and settle; close subscriptions, lifespans, client, broker, transport, registry.
+    A start that fails half-way unwinds what it had done.
+    """
+
+    def __init__(self, declared: Declared, options: Options) -> None:
+        self.options = options
+        self.client = Client(options, middleware=declared.middleware)
+        self._declared = declared
+        self._stack = AsyncExitStack()
+        self._listener: Listener | None = None
+        self._started: list[Consumer[Any]] = []
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where others reach the server."""
+        listened = self._listener.address if self._listener is not None else ""
+        return self.options.advertise or listened
+
+    async def wait(self) -> None:
+        """Return never, unless a consumer is lost for good, which is raised.
+
+        Raises:
+            BrokerError: what the consumer died of.
+        """
+        if self._watch is not None:
+            await asyncio.shield(self._watch)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+        self._watch = asyncio.create_task(self._supervise(), name=f"ketch supervision of {self.options.name}")
+        self._announce()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)  # `wait` has raised what it raised
+        await self._stack.aclose()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        options, declared = self.options, self._declared
+        await stack.enter_async_context(options.registry)
+        await stack.enter_async_context(options.transport)
+        stack.push_async_callback(options.broker.close)
+        await options.broker.open(options.site())
+        stack.push_async_callback(self.client.stop)
+        await self.client.start()
+        for publisher in declared.publishers:
+            publisher.bind(options.broker, options.codecs, source=options.name, middleware=declared.middleware)
+            stack.callback(publisher.unbind)
+        for lifespan in declared.lifespans:
+            await stack.enter_async_context(lifespan())
+        stack.push_async_callback(self._drain)
+        self._listener = await options.transport.listen(options.address, self._routes())
+        for consumer in declared.consumers:
+            await consumer.start(options.broker, options.codecs, declared.middleware)
+            self._started.append(consumer)
+        instance = self._instance()
+        stack.push_async_callback(options.registry.deregister, instance)
+        await options.registry.register(instance)
+
+    def _routes(self) -> dict[str, Route]:
+        served: dict[str, Route] = {}
+        for servicer in self._declared.servicers:
+            served.update(routes(servicer, self.options.codecs, self._declared.middleware))
+        return served
+
+    def _instance(self) -> Instance:
+        options = self.options
+        return Instance(
+            service=options.name,
+            id=f"{options.name}-{options.id}",
+            address=self.address,
+            version=options.version,
+            contracts=tuple(servicer.contract for servicer in self._declared.servicers),
+            metadata={**options.metadata, "transport": options.transport.name, "broker": options.broker.name},
+        )
+
+    async def _drain(self) -> None:
+        grace = self.options.grace
+        draining = []
+        for consumer in self._started:
+            await consumer.stop()
+            draining.append(consumer.drain(grace))
+        if self._listener is not None:
+            draining.append(self._listener.stop(grace))
+        await asyncio.gather(*draining)
+        for consumer in self._started:
+            await consumer.close()
+
+    async def _supervise(self) -> None:
+        watched = [asyncio.ensure_future(consumer.wait()) for consumer in self._started]
+        watched.append(asyncio.ensure_future(self._look_for_hangs()))
+        try:
+            await asyncio.gather(*watched)
+        finally:
+            for task in watched:
+                task.cancel()
+            await asyncio.gather(*watched, return_exceptions=True)  # the first was raised above
+
+    async def _look_for_hangs(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH)
+            for consumer in self._started:
+                consumer.report_hang()
+
+    def _announce(self) -> None:
+        options = self.options
+        parts = [
+            f"broker {options.broker.name}",
+            f"registry {options.registry.name}",
+            f"transport {options.transport.name}",
+        ]
+        places = [options.broker.location, options.registry.location, self.address]
+        where = ", ".join(f"{part} at {place}" if place else part for part, place in zip(parts, places, strict=True))
+        topics = ", ".join(consumer.topic.name for consumer in self._started)
+        log.info(
+            "%s %s is up: %s%s",
+            options.name,
+            options.version,
+            where,
+            f"; subscribed to {topics}" if topics else "",
+        )

@@ -1,0 +1,122 @@
+"""Options: what a program runs with, built from its settings. Nothing is connected yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from .broker import Broker, Site
+from .codec import Codecs
+from .errors import ConfigurationError
+from .plugins import Plugins, locate
+from .registry import Registry
+from .selectors.random import random
+from .selectors.round_robin import round_robin
+from .settings import Settings, suggest
+from .transport import Transport
+from .url import Url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .selector import SelectorMaker
+
+_SELECTORS: dict[str, SelectorMaker] = {"round_robin": round_robin, "random": random}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A program's configuration and its plugins; take them from here, never from a global.
+
+    Attributes:
+        name, version, id: the service and this instance of it.
+        address, advertise: what the server listens on, and what others are told ("" for the same).
+        metadata: labels of this instance.
+        broker, registry, transport, codecs, selector: the configured plugins, ready to connect.
+        request_timeout, grace: seconds.
+        log_level: a level's name.
+    """
+
+    name: str
+    version: str
+    id: str
+    address: str
+    advertise: str
+    metadata: Mapping[str, str]
+    broker: Broker
+    registry: Registry
+    transport: Transport
+    codecs: Codecs
+    selector: SelectorMaker
+    request_timeout: float
+    grace: float
+    log_level: str
+    settings: Settings = field(repr=False)
+
+    def site(self) -> Site:
+        """Return what the broker gets to know of this program."""
+        host = "127.0.0.1" if self.address.startswith("unix:") else self.address.rpartition(":")[0] or "127.0.0.1"
+        return Site(self.name, self.id, self.registry, self.transport, host)
+
+
+def build(settings: Settings, pinned: Mapping[str, Any]) -> Options:
+    """Build the plugins and options. `pinned` is what code passed explicitly; it wins over the settings.
+
+    A pinned broker, registry or transport is a name, a URL or an object.
+
+    Raises:
+        ConfigurationError: a plugin isn't there, or a setting doesn't fit it.
+    """
+    plugins = Plugins()
+
+    def value(name: str) -> Any:
+        return settings[name] if pinned.get(name) is None else pinned[name]
+
+    return Options(
+        name=value("server_name"),
+        version=value("server_version"),
+        id=value("server_id") or str(uuid4()),
+        address=value("server_address"),
+        advertise=value("server_advertise"),
+        metadata=value("server_metadata"),
+        broker=_plugin(plugins, Broker, settings, pinned),
+        registry=_plugin(plugins, Registry, settings, pinned),
+        transport=_plugin(plugins, Transport, settings, pinned),
+        codecs=_codecs(plugins),
+        selector=_selector(value("selector")),
+        request_timeout=value("client_request_timeout"),
+        grace=value("shutdown_grace"),
+        log_level=settings["log_level"],
+        settings=settings,
+    )
+
+
+def _plugin(plugins: Plugins, contract: type, settings: Settings, pinned: Mapping[str, Any]) -> Any:
+    kind = contract.__name__
+    name = kind.lower()
+    code = pinned.get(name)
+    if isinstance(code, contract):
+        return code
+    if code is not None and not isinstance(code, str):
+        raise ConfigurationError(f"{name} must be a {kind}, a name or a URL, not {type(code).__name__}")
+    setting, address = (settings[name], settings[f"{name}_address"]) if code is None else (code, "")
+    url = locate(kind, setting, address)
+    if kind == "Registry" and url == Url("local") and settings.runtime_directory:
+        url = Url("local", path=f"{settings.runtime_directory}/ketch/registry")
+    return plugins.load(kind, url.name).from_url(url)
+
+
+def _codecs(plugins: Plugins) -> Codecs:
+    # protobuf first: the default for whatever type it can carry.
+    names = sorted(plugins.names("Codec"), key=lambda name: (name != "protobuf", name != "json", name))
+    return Codecs(*(plugins.load("Codec", name)() for name in names))
+
+
+def _selector(chosen: str | SelectorMaker) -> SelectorMaker:
+    if not isinstance(chosen, str):
+        return chosen
+    if chosen not in _SELECTORS:
+        hint = suggest(chosen, set(_SELECTORS)) or f"; there are: {', '.join(_SELECTORS)}"
+        raise ConfigurationError(f"Selector {chosen} not found{hint}")
+    return _SELECTORS[chosen]

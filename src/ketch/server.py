@@ -1,0 +1,164 @@
+"""Server: a contract's methods to the routes that a transport serves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from .call import Call, Kind, compose
+from .context import Context, enter
+from .errors import (
+    CodecError,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    StatusError,
+    Unimplemented,
+    Unknown,
+    UnknownContentType,
+)
+from .transport import Route
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from .call import Middleware, Next
+    from .codec import Codecs, Decode, Encode
+    from .rpc import Method, Servicer
+    from .transport import Request, Stream
+
+log = logging.getLogger("ketch.server")
+
+#: Content types remembered for one method; a caller that makes types up must not fill the memory.
+_CONTENT_TYPES = 16
+
+
+def routes(servicer: Servicer, codecs: Codecs, middleware: Sequence[Middleware] = ()) -> dict[str, Route]:
+    """Return the routes of a servicer, by method path."""
+    return {
+        method.path: _Serving(method, getattr(servicer, name), codecs, middleware).route()
+        for name, method in servicer.methods.items()
+    }
+
+
+class _Serving:
+    """One method being served: decode, middleware, handler, encode; errors become statuses here."""
+
+    def __init__(
+        self,
+        method: Method[Any, Any],
+        handler: Callable[[Any], Any],
+        codecs: Codecs,
+        middleware: Sequence[Middleware],
+    ) -> None:
+        self._method = method
+        self._handler = handler
+        self._codecs = codecs
+        self._coders: dict[str, tuple[Decode, Encode]] = {}
+        self._chain: Next | None = compose(middleware, self._answer) if middleware else None
+
+    def route(self) -> Route:
+        cardinality = self._method.cardinality
+        if not cardinality.streams_requests and not cardinality.streams_replies:
+            return Route(unary=self._unary)
+        return Route(stream=self._stream)
+
+    async def _unary(self, request: Request) -> bytes:
+        decode, encode = self._coders.get(request.content_type) or self._find(request.content_type)
+        payload = _read(self._method, decode, request.body)
+        context = Context(self._method.path, request.metadata, None, 1, request.deadline, request.peer)
+        enter(context)
+        try:
+            if self._chain is None:
+                reply = await self._handler(payload)
+            else:
+                reply = await self._chain(self._call(request, payload))
+        except StatusError:
+            raise
+        except Exception as error:
+            raise self._status(error) from error
+        request.trailers = context.sent_trailers
+        return self._write(encode, reply)
+
+    async def _stream(self, request: Request, stream: Stream) -> None:
+        decode, encode = self._coders.get(request.content_type) or self._find(request.content_type)
+        context = Context(self._method.path, request.metadata, None, 1, request.deadline, request.peer)
+        enter(context)
+        requests = _requests(self._method, stream, decode)
+        try:
+            await self._converse(request, requests, stream, encode)
+        except StatusError:
+            raise
+        except Exception as error:
+            raise self._status(error) from error
+        finally:
+            await requests.aclose()
+        request.trailers = context.sent_trailers
+
+    async def _converse(
+        self, request: Request, requests: AsyncGenerator[Any, None], stream: Stream, encode: Encode
+    ) -> None:
+        cardinality = self._method.cardinality
+        payload = requests if cardinality.streams_requests else await _only(self._method, requests)
+        chain = self._chain or self._answer
+        result: Any = await chain(self._call(request, payload))
+        if not cardinality.streams_replies:
+            await stream.send(self._write(encode, result))
+            return
+        async with aclosing(result):
+            async for reply in result:
+                await stream.send(self._write(encode, reply))
+
+    async def _answer(self, call: Call) -> object:
+        result = self._handler(call.payload)
+        return result if self._method.cardinality.streams_replies else await result
+
+    def _call(self, request: Request, payload: object) -> Call:
+        left = None if request.deadline is None else max(0.0, request.deadline - time.monotonic())
+        return Call(Kind.SERVE, self._method.path, payload, dict(request.metadata), timeout=left)
+
+    def _find(self, content_type: str) -> tuple[Decode, Encode]:
+        try:
+            codec = self._codecs.find(content_type)
+        except UnknownContentType as error:
+            raise Unimplemented(str(error)) from error
+        coders = codec.decoder(self._method.request), codec.encoder(self._method.reply)
+        if len(self._coders) < _CONTENT_TYPES:
+            self._coders[content_type] = coders
+        return coders
+
+    def _write(self, encode: Encode, reply: object) -> bytes:
+        try:
+            return encode(reply)
+        except CodecError as error:
+            log.exception("%s: the handler's reply is wrong", self._method.path)
+            raise Internal(f"{self._method.path}: the handler's reply is of the wrong type") from error
+
+    def _status(self, error: Exception) -> StatusError:
+        """Return what the caller is told: nothing of our insides. The log has the rest."""
+        path = self._method.path
+        log.error("%s failed", path, exc_info=error)
+        if isinstance(error, TimeoutError):
+            return DeadlineExceeded(f"{path}: timed out in its handler")
+        return Unknown(f"{path}: the handler failed; its service's log has the reason")
+
+
+def _read(method: Method[Any, Any], decode: Decode, body: bytes) -> Any:
+    try:
+        return decode(body)
+    except CodecError as error:
+        raise InvalidArgument(f"{method.path}: {error}") from error
+
+
+async def _requests(method: Method[Any, Any], stream: Stream, decode: Decode) -> AsyncGenerator[Any, None]:
+    while (body := await stream.receive()) is not None:
+        yield _read(method, decode, body)
+
+
+async def _only(method: Method[Any, Any], requests: AsyncGenerator[Any, None]) -> Any:
+    payload = await anext(requests, None)
+    if payload is None:
+        raise InvalidArgument(f"{method.path} takes one request, none came")
+    return payload

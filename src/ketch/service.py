@@ -1,0 +1,276 @@
+"""Service: a program that serves calls, publishes events and reacts to them. It knows no protocol."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from . import settings
+from .consumer import Consumer
+from .errors import ConfigurationError, NotRunning
+from .lifecycle import Declared, Lifecycle
+from .logs import configure
+from .options import Options, build
+from .rpc import Caller, Method, ReplyStream, Stub
+from .runner import run_until_stopped
+from .signature import check_handler
+from .topic import Publisher, Topic
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+    from .broker import Broker
+    from .call import Middleware
+    from .client import Client
+    from .registry import Registry
+    from .rpc import Metadata, Reply, Servicer
+    from .transport import Transport
+
+Q = TypeVar("Q")
+P = TypeVar("P")
+S = TypeVar("S", bound=Stub)
+T = TypeVar("T")
+
+#: A subscriber's group unless it says otherwise: the service's name, so that its instances share the events.
+SHARED: Final = "\0shared"
+
+
+class Service(Caller):
+    """A named program. Making one does no IO: importing a module that holds one is free.
+
+    What is passed here is pinned; what is left open comes from the command line, the environment, the default.
+
+    Args:
+        name: such as `go.micro.srv.user`; its instances are found by it and share events under it.
+        version: its version.
+        address: what the server listens on: `host:port`, port 0 for a free one, or `unix:/path`.
+        broker, registry, transport: a plugin's name, its URL or an object.
+        selector: how a call's instance is picked, `round_robin` or `random`.
+        middleware: around all that is published, consumed, requested and served; the first is outermost.
+        request_timeout: seconds that a call made by this service may take unless it says otherwise itself.
+        grace: seconds that handlers and calls may go on after the service was told to stop.
+        metadata: labels of this instance.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        version: str | None = None,
+        address: str | None = None,
+        broker: str | Broker | None = None,
+        registry: str | Registry | None = None,
+        transport: str | Transport | None = None,
+        selector: str | None = None,
+        middleware: Sequence[Middleware] = (),
+        request_timeout: float | None = None,
+        grace: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._pinned: dict[str, Any] = {
+            "server_name": name,
+            "server_version": version,
+            "server_address": address,
+            "broker": broker,
+            "registry": registry,
+            "transport": transport,
+            "selector": selector,
+            "client_request_timeout": request_timeout,
+            "shutdown_grace": grace,
+            "server_metadata": metadata,
+        }
+        self._declared = Declared(tuple(middleware))
+        self._options: Options | None = None
+        self._running: Lifecycle | None = None
+        self._entered: list[Any] = []
+
+    def serve(self, servicer: Servicer) -> None:
+        """Serve a contract.
+
+        Raises:
+            ConfigurationError: it is served already.
+        """
+        self._check_stopped()
+        if any(servicer.contract == other.contract for other in self._declared.servicers):
+            raise ConfigurationError(f"{self.name} serves {servicer.contract} already")
+        self._declared.servicers.append(servicer)
+
+    def publisher(self, topic: Topic[T]) -> Publisher[T]:
+        """Declare that this service publishes to a topic; the publisher works while the service runs."""
+        self._check_stopped()
+        publisher = Publisher(topic)
+        self._declared.publishers.append(publisher)
+        return publisher
+
+    def subscribe(
+        self,
+        topic: Topic[T],
+        *,
+        group: str | None = SHARED,
+        concurrency: int = 1,
+        timeout: float | None = None,
+    ) -> Callable[[Callable[[T], Awaitable[None]]], Callable[[T], Awaitable[None]]]:
+        """Handle a topic's events with the decorated `async def handler(payload)`.
+
+        Args:
+            topic: what to subscribe to.
+            group: who shares the events. By default the instances of this service, so each event is handled once per
+                service; None for every instance of it; a name of your own for a second handler of the same topic.
+            concurrency: how many events may be in hand at a time. With one, they are handled in order.
+            timeout: seconds after which a handler is cancelled and has failed.
+
+        Raises:
+            HandlerError: the handler's signature doesn't fit the topic.
+            ConfigurationError: another handler of this service subscribes to the topic in the same group.
+        """
+        named = self.name if group == SHARED else group
+
+        def register(handler: Callable[[T], Awaitable[None]]) -> Callable[[T], Awaitable[None]]:
+            self._check_stopped()
+            check_handler(topic, handler)
+            self._check_group(topic, named)
+            if concurrency < 1:
+                raise ConfigurationError(f"concurrency must be at least 1, not {concurrency}")
+            consumer = Consumer(topic, handler, group=named, concurrency=concurrency, timeout=timeout)
+            self._declared.consumers.append(consumer)
+            return handler
+
+        return register
+
+    def lifespan(self, function: Callable[[], AsyncIterator[None]]) -> Callable[[], AsyncIterator[None]]:
+        """Open what the handlers need before they run, and close it after: an async generator that yields once.
+
+        The broker is connected and calls can be made within it.
+        """
+        self._check_stopped()
+        self._declared.lifespans.append(asynccontextmanager(function))
+        return function
+
+    def stub(self, contract: type[S], service: str = "") -> S:
+        """Return a stub to call other services with while this one runs; `service` narrows it down to one of them."""
+        return contract(self, service)
+
+    def init(
+        self, args: Sequence[str] | argparse.Namespace | None = None, environ: Mapping[str, str] | None = None
+    ) -> Options:
+        """Read plugins, environment and command line, once: a second call returns the same options.
+
+        Args:
+            args: arguments without the program's name; None for this process's own.
+            environ: instead of this process's environment.
+
+        Raises:
+            ConfigurationError: something in them is unknown or wrong.
+        """
+        if self._options is None:
+            self._options = build(settings.read(args, environ), self._pinned)
+        return self._options
+
+    @property
+    def options(self) -> Options:
+        """What `init` has built.
+
+        Raises:
+            NotRunning: it wasn't called yet.
+        """
+        if self._options is None:
+            raise NotRunning(f"{self.name}: call init() before taking its options")
+        return self._options
+
+    @property
+    def client(self) -> Client:
+        """The client of the running service.
+
+        Raises:
+            NotRunning: the service isn't.
+        """
+        if self._running is None:
+            raise NotRunning(f"{self.name} calls or publishes before it was started or after it was stopped")
+        return self._running.client
+
+    @property
+    def address(self) -> str:
+        """Where the running server is reached; "" while it doesn't run."""
+        return "" if self._running is None else self._running.address
+
+    def run(self, args: Sequence[str] | None = None) -> None:
+        """Run until SIGTERM or SIGINT, then drain and return. A second signal ends it at once.
+
+        Raises:
+            SystemExit: 2 when the configuration is wrong, 1 when it could not start or a consumer was lost.
+        """
+        code = self._run(args)
+        if code:
+            raise SystemExit(code)
+
+    def _run(self, args: Sequence[str] | None) -> int:
+        try:
+            options = self.init(args)
+        except ConfigurationError as error:
+            print(f"{self.name}: {error}", file=sys.stderr)  # noqa: T201 - logging isn't configured yet
+            return 2
+        configure(options.log_level)
+        return run_until_stopped(self, self.name)
+
+    @asynccontextmanager
+    async def started(self, options: Options | None = None) -> AsyncIterator[Lifecycle]:
+        """Run the service within a block, with other options than its own if given (tests do that)."""
+        self._check_stopped()
+        self._running = Lifecycle(self._declared, options or self._options or self.init(()))
+        try:
+            async with self._running as running:
+                yield running
+        finally:
+            self._running = None
+
+    async def wait(self) -> None:
+        """Wait for ever; raise what a consumer of the running service died of.
+
+        Raises:
+            BrokerError: it was lost for good.
+            NotRunning: the service isn't running.
+        """
+        if self._running is None:
+            raise NotRunning(f"{self.name} isn't running")
+        await self._running.wait()
+
+    async def __aenter__(self) -> Self:
+        block = self.started()
+        await block.__aenter__()
+        self._entered.append(block)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._entered.pop().__aexit__(*error)
+
+    def unary(
+        self, service: str, method: Method[Q, P], request: Q, timeout: float | None, metadata: Metadata | None
+    ) -> Reply[P]:
+        """Make one call; a stub's method does this."""
+        return self.client.unary(service, method, request, timeout, metadata)
+
+    def stream(
+        self,
+        service: str,
+        method: Method[Q, P],
+        requests: AsyncIterable[Q],
+        timeout: float | None,
+        metadata: Metadata | None,
+    ) -> ReplyStream[P]:
+        """Start a streaming call; a stub's method does this."""
+        return self.client.stream(service, method, requests, timeout, metadata)
+
+    def _check_stopped(self) -> None:
+        if self._running is not None:
+            raise ConfigurationError(f"{self.name} is running: declare what it does, and start it, before that")
+
+    def _check_group(self, topic: Topic[Any], group: str | None) -> None:
+        for other in self._declared.consumers:
+            if group is not None and other.topic.name == topic.name and other.group == group:
+                raise ConfigurationError(
+                    f"{other.name} handles {topic.name} in group {group} already, so each would get half of the "
+                    f"events; give this handler a group of its own: subscribe(..., group={group + '.other'!r})"
+                )

@@ -1,0 +1,224 @@
+"""Settings: the command line and the environment, read and checked. Nothing else reads `sys.argv` or `os.environ`.
+
+Precedence: what code passes explicitly, then the command line, then the environment, then the default. The names are
+go-micro's: `--broker-address` on the command line is `MICRO_BROKER_ADDRESS` in the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: `name` as an identifier, its default as text, what it is, and how its text is read."""
+
+    name: str
+    default: str
+    help: str
+    parse: Callable[[str], Any] = str
+
+    @property
+    def flag(self) -> str:
+        """`--broker-address`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """`MICRO_BROKER_ADDRESS`."""
+        return "MICRO_" + self.name.upper()
+
+
+def _seconds(text: str) -> float:
+    """`2`, `2s`, `1.5s`, `500ms` or `1m`; go-micro writes durations so."""
+    for suffix, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0)):
+        if text.endswith(suffix) and text[: -len(suffix)]:
+            return _positive(text[: -len(suffix)]) * factor
+    return _positive(text)
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
+def _labels(text: str) -> dict[str, str]:
+    """`zone=a,tier=gold`."""
+    pairs = [item.partition("=") for item in text.split(",") if item]
+    if any(not name or not equals for name, equals, _ in pairs):
+        raise ValueError(text)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _level(text: str) -> str:
+    level = text.upper()
+    if level not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+        raise ValueError(text)
+    return level
+
+
+KNOWN = (
+    Setting("broker", "direct", "carries events: a plugin's name or URL, such as nats://127.0.0.1:4222"),
+    Setting("broker_address", "", "where the broker is, host:port or a comma-separated list"),
+    Setting("registry", "local", "finds services: a plugin's name or URL"),
+    Setting("registry_address", "", "where the registry is"),
+    Setting("transport", "grpc", "carries calls: a plugin's name or URL"),
+    Setting("transport_address", "", "where the transport's backend is, if it has one"),
+    Setting("selector", "round_robin", "picks the instance a call goes to: round_robin or random"),
+    Setting("server_name", "ketch", "the service's name"),
+    Setting("server_version", "latest", "the service's version"),
+    Setting("server_id", "", "the instance's id; a fresh one if empty"),
+    Setting("server_address", "127.0.0.1:0", "what to listen on: host:port (port 0: a free one) or unix:/path"),
+    Setting("server_advertise", "", "the address others are told, if not the one listened on"),
+    Setting("server_metadata", "", "labels of this instance: key=value,key=value", _labels),
+    Setting("client_request_timeout", "5s", "how long a call may take unless its caller says otherwise", _seconds),
+    Setting("shutdown_grace", "10s", "how long calls and handlers may go on after SIGTERM", _seconds),
+    Setting("log_level", "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL", _level),
+)
+_BY_NAME = {setting.name: setting for setting in KNOWN}
+_ALIASES = {"GO_MICRO_BROKER": "broker"}
+
+#: Variables of go-micro that mean nothing here but may well be set where both run.
+_FOREIGN = frozenset(
+    "MICRO_" + name
+    for name in [
+        "CLIENT",
+        "SERVER",
+        "CLIENT_RETRIES",
+        "CLIENT_POOL_SIZE",
+        "CLIENT_POOL_TTL",
+        "REGISTER_TTL",
+        "REGISTER_INTERVAL",
+        "STORE",
+        "STORE_ADDRESS",
+        "STORE_DATABASE",
+        "STORE_TABLE",
+        "TRACER",
+        "TRACER_ADDRESS",
+        "AUTH",
+        "AUTH_ID",
+        "AUTH_SECRET",
+        "AUTH_NAMESPACE",
+        "AUTH_PUBLIC_KEY",
+        "AUTH_PRIVATE_KEY",
+        "AUTH_TOKEN",
+        "CONFIG",
+        "PROFILE",
+        "DEBUG_PROFILE",
+        "PROXY",
+        "NETWORK",
+        "NETWORK_ADDRESS",
+        "TLS_INSECURE",
+        "TLS_SECURE",
+        "NATS_ADDRESS",
+        "ENV",
+        "API_ADDRESS",
+        "MCP_ADDRESS",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting's value, parsed, and where it came from: a flag, a variable or "default"."""
+
+    values: Mapping[str, Any]
+    sources: Mapping[str, str]
+    runtime_directory: str = ""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+
+def read(argv: Sequence[str] | argparse.Namespace | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the command line and the environment.
+
+    Args:
+        argv: arguments without the program's name; None for this process's own; a namespace of a parser that
+            `add_flags` was applied to.
+        environ: the environment; None for this process's own.
+
+    Raises:
+        ConfigurationError: a flag is unknown, a variable's name is nearly one of ours, or a value can't be read.
+        SystemExit: `--help` was asked for, and printed.
+    """
+    environ = os.environ if environ is None else environ
+    flags = argv if isinstance(argv, argparse.Namespace) else _parse(sys.argv[1:] if argv is None else argv)
+    _check_names(environ)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for setting in KNOWN:
+        text, where = _find(setting, flags, environ)
+        sources[setting.name] = where
+        try:
+            values[setting.name] = setting.parse(text)
+        except ValueError:
+            raise ConfigurationError(f"{where}: {text!r} is no valid {setting.name}: {setting.help}") from None
+    return Settings(values, sources, environ.get("XDG_RUNTIME_DIR", ""))
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ketch's flags to a program's own parser; hand the parsed namespace to `Client.from_env` or `init`."""
+    group = parser.add_argument_group("ketch", "each flag is also a variable: --broker-address is MICRO_BROKER_ADDRESS")
+    for setting in KNOWN:
+        default = f" (default: {setting.default})" if setting.default else ""
+        group.add_argument(setting.flag, metavar="VALUE", help=setting.help + default)
+
+
+def environment() -> Mapping[str, str]:
+    """Return this process's environment, for the few who must hand it to a child process."""
+    return os.environ
+
+
+def _find(setting: Setting, flags: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, str]:
+    flag = getattr(flags, setting.name, None)
+    if flag is not None:
+        return flag, setting.flag
+    for variable in (setting.variable, *(alias for alias, name in _ALIASES.items() if name == setting.name)):
+        if text := environ.get(variable, ""):
+            return text, variable
+    return setting.default, "default"
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with errors raised instead of exiting: the caller decides what an error means."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(message)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(description="A ketch service.", allow_abbrev=False)
+    add_flags(parser)
+    flags, unknown = parser.parse_known_args(argv)
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        raise ConfigurationError(
+            f"unknown argument {name}{suggest(name, [s.flag for s in KNOWN])}; --help lists them all"
+        )
+    return flags
+
+
+def _check_names(environ: Mapping[str, str]) -> None:
+    known = {setting.variable for setting in KNOWN} | set(_ALIASES)
+    for name in environ:
+        if name.startswith("MICRO_") and name not in known and name not in _FOREIGN and (hint := suggest(name, known)):
+            raise ConfigurationError(f"unknown variable {name}{hint}")
+
+
+def suggest(name: str, known: Sequence[str] | set[str]) -> str:
+    """Return `; did you mean X?` where a known name is near, otherwise ""."""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
+    return f"; did you mean {near[0]}?" if near else ""

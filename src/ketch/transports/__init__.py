@@ -1,0 +1,1 @@
+"""Transports: one a file."""

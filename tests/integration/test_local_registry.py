@@ -106,9 +106,7 @@ async def test_a_stopped_process_is_still_there(path):
 
 
 async def test_a_forked_child_does_not_keep_a_dead_parent_alive(path):
-    fork = (
-        "child = os.fork()\nif not child: import time; time.sleep(60); os._exit(0)\nprint(child, flush=True)"
-    )
+    fork = "child = os.fork()\nif not child: import time; time.sleep(60); os._exit(0)\nprint(child, flush=True)"
     with another_process(path, "one", fork) as process:
         child = int(process.told)
         try:

@@ -88,9 +88,7 @@ class Directory:
 
     def __init__(self, path: Path, *, private: int = 0) -> None:
         if sys.platform == "win32":
-            raise ConfigurationError(
-                "the local registry needs POSIX file locks; on Windows choose another one"
-            )
+            raise ConfigurationError("the local registry needs POSIX file locks; on Windows choose another one")
         self.path = path
         self._ours = [path, *path.parents[:private]][::-1]
 
@@ -109,9 +107,7 @@ class Directory:
         except OSError as error:
             raise self._failed("can't be made", error) from error
         if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
-            raise RegistryError(
-                f"registry directory {self.path} isn't writable for user {os.geteuid()}{_ADVICE}"
-            )
+            raise RegistryError(f"registry directory {self.path} isn't writable for user {os.geteuid()}{_ADVICE}")
 
     def names(self) -> list[str]:
         """Return the names of the files there, at most one more than `MAX_FILES`.
@@ -234,13 +230,9 @@ class Directory:
         if not stat.S_ISDIR(facts.st_mode):
             raise RegistryError(f"registry directory {self.path}: {path} is a file or symbolic link{_ADVICE}")
         if facts.st_uid != os.geteuid():
-            raise RegistryError(
-                f"registry directory {self.path}: {path} belongs to user {facts.st_uid}{_ADVICE}"
-            )
+            raise RegistryError(f"registry directory {self.path}: {path} belongs to user {facts.st_uid}{_ADVICE}")
         if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise RegistryError(
-                f"registry directory {self.path}: others may write {path}; chmod 700 it{_ADVICE}"
-            )
+            raise RegistryError(f"registry directory {self.path}: others may write {path}; chmod 700 it{_ADVICE}")
 
     def _failed(self, what: str, error: OSError) -> RegistryError:
         return RegistryError(f"registry directory {self.path} {what}: {error.strerror or error}{_ADVICE}")

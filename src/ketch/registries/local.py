@@ -3,7 +3,7 @@
 Each instance is a file that its process keeps locked (see `directory`). A process that ends, however it
 ends, loses the lock, and whoever watches sees that at the next look, twenty times a second. A look costs a
 listing of the directory and a try at each record's lock; where there are so many that this would take more
-than a fiftieth of a core, it is done less often.
+than a hundredth of a core, it is done less often.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ketch.registry")
 
 _LOOK = 0.05  # seconds between two looks at the directory, while somebody watches
-_SHARE = 50  # a look is followed by a pause of at least that many times its processor time …
+_SHARE = 100  # a look is followed by a pause of at least that many times its processor time …
 _LONGEST_PAUSE = 1.0  # … but no longer one, in seconds
 _KEEP = 0.5  # seconds between two looks after our own records
 
@@ -51,9 +51,7 @@ class LocalRegistry(Registry):
 
     def __init__(self, directory: Path | None = None) -> None:
         if sys.platform == "win32":
-            raise ConfigurationError(
-                "the local registry needs POSIX file locks; on Windows choose another one"
-            )
+            raise ConfigurationError("the local registry needs POSIX file locks; on Windows choose another one")
         default = Path(tempfile.gettempdir(), f"ketch-{os.geteuid()}", "registry")
         self._directory = Directory(directory) if directory else Directory(default, private=1)
         self._reader = Reader(self._directory)
@@ -68,9 +66,7 @@ class LocalRegistry(Registry):
         """Build it from `local://` or `local:///some/dir`."""
         url.only()
         if url.address:
-            raise ConfigurationError(
-                f"the local registry takes an absolute directory: local:///some/dir, not {url}"
-            )
+            raise ConfigurationError(f"the local registry takes an absolute directory: local:///some/dir, not {url}")
         return cls(Path("/", url.path) if url.path else None)
 
     async def open(self) -> None:
@@ -191,9 +187,7 @@ class LocalRegistry(Registry):
             self._directory.prepare()
             for instance_id in lost:
                 self._write(instance_id, self._held[instance_id][1])
-            log.warning(
-                "%s: records were removed; registered again: %s", self.location, ", ".join(map(repr, lost))
-            )
+            log.warning("%s: records were removed; registered again: %s", self.location, ", ".join(map(repr, lost)))
             self._look_if_watched()
 
     async def _stop_looking(self) -> None:

@@ -144,10 +144,7 @@ class RegistrySuite:
         assert dict(seen.metadata) == dict(told.metadata)
 
     async def test_ids_that_look_like_paths_are_only_names(self, pair: Pair) -> None:
-        odd = [
-            Instance("svc", text, "h:1")
-            for text in ("..", ".", "/", "../../etc/passwd", "x" * 1000, "a", "A")
-        ]
+        odd = [Instance("svc", text, "h:1") for text in ("..", ".", "/", "../../etc/passwd", "x" * 1000, "a", "A")]
         for instance in odd:
             await pair[0].register(instance)
         await self.see(pair[1], "svc", *odd)
@@ -251,9 +248,7 @@ class RegistrySuite:
 
     async def test_many_watchers_are_all_told(self, pair: Pair) -> None:
         async with AsyncExitStack() as stack:
-            watchers = [
-                await stack.enter_async_context(aclosing(pair[1].watch(USER.service))) for _ in range(50)
-            ]
+            watchers = [await stack.enter_async_context(aclosing(pair[1].watch(USER.service))) for _ in range(50)]
             for snapshots in watchers:
                 await self.until(snapshots)
             await pair[0].register(USER)

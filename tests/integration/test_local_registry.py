@@ -361,6 +361,17 @@ async def test_running_out_of_open_files_makes_nobody_disappear(path):
         assert reader.look() == [ONE]
 
 
+async def test_a_close_that_is_cancelled_has_taken_the_records_away(path):
+    registry = LocalRegistry(path)
+    await registry.open()
+    await registry.register(ONE)
+    closing = asyncio.create_task(registry.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert list(path.glob("*")) == []
+
+
 def open_files():
     return set(os.listdir("/dev/fd"))  # noqa: PTH208 - Path would keep the listing's own descriptor in the set
 

@@ -9,6 +9,7 @@ than a hundredth of a core, it is done less often.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -83,11 +84,11 @@ class LocalRegistry(Registry):
         if feed is None:
             return
         feed.end()
-        await self._stop_looking()
-        await self._stop_keeping()
         held, self._held = self._held, {}
         for record, _ in held.values():
-            self._folder.remove(record)
+            self._remove(record)
+        await self._stop_looking()
+        await self._stop_keeping()
 
     async def register(self, instance: Instance) -> None:
         """Write the instance's record and hold its lock."""
@@ -95,19 +96,19 @@ class LocalRegistry(Registry):
         data = encode(instance)
         self._folder.prepare()
         self._write(instance.id, data)
-        self._look_if_watched()
         if self._keeping is None:
             self._keeping = self._spawn(self._keep())
+        self._look_if_watched()
 
     async def deregister(self, instance: Instance) -> None:
         """Take the instance's record away, if this object has put it there."""
         self._opened()
         held = self._held.pop(instance.id, None)
-        if not self._held:
-            await self._stop_keeping()
         if held is not None:
             self._folder.remove(held[0])
             self._look_if_watched()
+        if not self._held:
+            await self._stop_keeping()
 
     async def watch(self, name: str | None = None) -> AsyncGenerator[tuple[Instance, ...], None]:
         """Yield snapshots until the registry is closed."""
@@ -142,10 +143,19 @@ class LocalRegistry(Registry):
         if before is not None:
             before[0].let_go()
 
+    def _remove(self, record: Held) -> None:
+        try:
+            self._folder.remove(record)
+        except RegistryError as error:
+            # Without its lock it counts as dead: the next reader that may will remove it.
+            log.warning("%s; the record stays behind for others to remove", error)
+
     def _look_if_watched(self) -> None:
-        # What this process changed itself, its own watchers needn't wait for.
+        # What this process changed itself, its own watchers needn't wait for. Should it fail, the next
+        # regular look says so.
         if self._looking is not None and self._feed is not None:
-            self._feed.publish(self._reader.look())
+            with contextlib.suppress(RegistryError):
+                self._feed.publish(self._reader.look())
 
     async def _look_on(self) -> None:
         feed, failing, pause = self._opened(), False, _LOOK

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from ketch.errors import RegistryError
-from ketch.registries import directory as directories
-from ketch.registries.directory import Directory
+from ketch.registries import folder as folders
+from ketch.registries.folder import Folder
 from ketch.registries.local import LocalRegistry
 from ketch.registries.reader import Reader
 from ketch.registries.record import MAX_RECORD, encode
@@ -133,7 +133,7 @@ async def test_a_child_that_inherits_open_files_does_not_keep_a_dead_parent_aliv
 async def test_a_forked_child_that_closes_the_registry_takes_nothing_away(path):
     fork = """if not (child := os.fork()):
         for held, _ in registry._held.values():
-            registry._directory.remove(held)
+            registry._folder.remove(held)
         os._exit(0)
 print(os.waitpid(child, 0), flush=True)"""
     with another_process(path, "one", fork):
@@ -225,7 +225,7 @@ async def test_a_record_that_is_replaced_is_never_missed(path):
     """A reader in another thread, which a change can overtake anywhere, always sees exactly one record."""
 
     def look_on():
-        reader = Reader(Directory(path))
+        reader = Reader(Folder(path))
         while not done.is_set():
             counts.append(len(reader.look()))
 
@@ -289,13 +289,13 @@ async def test_by_default_it_is_a_private_directory_of_the_user(tmp_path, monkey
 
 async def test_what_is_no_record_is_passed_over_with_one_line_each(path, caplog):
     async with LocalRegistry(path) as registry:
-        directory = registry._directory
+        folder = registry._folder
         held = [
-            directory.write("corrupt", b'{"service": '),
-            directory.write("wrong type", b'{"service": "svc", "address": 5}'),
-            directory.write("no text", b'{"service": "\xff", "address": "h:1"}'),
-            directory.write("empty", b""),
-            directory.write("oversized", encode(ONE) + b" " * MAX_RECORD),
+            folder.write("corrupt", b'{"service": '),
+            folder.write("wrong type", b'{"service": "svc", "address": 5}'),
+            folder.write("no text", b'{"service": "\xff", "address": "h:1"}'),
+            folder.write("empty", b""),
+            folder.write("oversized", encode(ONE) + b" " * MAX_RECORD),
         ]
         locked = {record.name for record in held}
         (path / "README").write_text("foreign")
@@ -314,16 +314,16 @@ async def test_what_is_no_record_is_passed_over_with_one_line_each(path, caplog)
         passed = [line for line in caplog.messages if "passing over" in line]
         assert len(passed) == len(before) == len(locked) + 5
         for record in held:
-            directory.remove(record)
+            folder.remove(record)
 
 
 async def test_a_directory_with_too_many_files_is_read_up_to_the_limit(path, caplog, monkeypatch):
     monkeypatch.setattr("ketch.registries.reader.MAX_FILES", 5)
-    monkeypatch.setattr(directories, "MAX_FILES", 5)
+    monkeypatch.setattr(folders, "MAX_FILES", 5)
     async with LocalRegistry(path) as registry:
         for number in range(10):
             await registry.register(Instance("svc", str(number), "h:1"))
-        reader = Reader(Directory(path))
+        reader = Reader(Folder(path))
         assert [len(reader.look()) for _ in range(3)] == [5, 5, 5]
     assert [line for line in caplog.messages if "more than 5 files" in line] == caplog.messages
     assert len(caplog.messages) == 1
@@ -345,7 +345,7 @@ async def test_what_a_dead_process_left_behind_is_cleaned_up(path):
 async def test_running_out_of_open_files_makes_nobody_disappear(path):
     async with LocalRegistry(path) as registry:
         await registry.register(ONE)
-        reader = Reader(Directory(path))
+        reader = Reader(Folder(path))
         assert reader.look() == [ONE]
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         spare = os.open("/", os.O_RDONLY)
@@ -359,6 +359,17 @@ async def test_running_out_of_open_files_makes_nobody_disappear(path):
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert reader.look() == [ONE]
+
+
+async def test_a_close_that_is_cancelled_has_taken_the_records_away(path):
+    registry = LocalRegistry(path)
+    await registry.open()
+    await registry.register(ONE)
+    closing = asyncio.create_task(registry.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert list(path.glob("*")) == []
 
 
 def open_files():

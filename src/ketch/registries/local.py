@@ -1,6 +1,6 @@
 """The local registry: the processes of one user on one machine, with nothing to install.
 
-Each instance is a file that its process keeps locked (see `directory`). A process that ends, however it
+Each instance is a file that its process keeps locked (see `folder`). A process that ends, however it
 ends, loses the lock, and whoever watches sees that at the next look, twenty times a second. A look costs a
 listing of the directory and a try at each record's lock; where there are so many that this would take more
 than a hundredth of a core, it is done less often.
@@ -9,6 +9,7 @@ than a hundredth of a core, it is done less often.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -19,8 +20,8 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import ConfigurationError, NotRunning, RegistryError
 from ..registry import Instance, Registry
-from .directory import Directory, Held
 from .feed import Feed
+from .folder import Folder, Held
 from .reader import Reader
 from .record import encode
 
@@ -47,14 +48,15 @@ class LocalRegistry(Registry):
         directory: where the records are; by default `ketch-<uid>/registry` in the system's temporary folder.
     """
 
+    name = "local"
     lag = 0.1
 
     def __init__(self, directory: Path | None = None) -> None:
         if sys.platform == "win32":
             raise ConfigurationError("the local registry needs POSIX file locks; on Windows choose another one")
         default = Path(tempfile.gettempdir(), f"ketch-{os.geteuid()}", "registry")
-        self._directory = Directory(directory) if directory else Directory(default, private=1)
-        self._reader = Reader(self._directory)
+        self._folder = Folder(directory) if directory else Folder(default, private=1)
+        self._reader = Reader(self._folder)
         self._held: dict[str, tuple[Held, bytes]] = {}
         self._feed: Feed | None = None
         self._watches = 0
@@ -72,8 +74,8 @@ class LocalRegistry(Registry):
     async def open(self) -> None:
         """Make the directory and check that it is ours. Opening twice is no error."""
         if self._feed is None:
-            self._directory.prepare()
-            self._directory.sweep()
+            self._folder.prepare()
+            self._folder.sweep()
             self._feed = Feed()
 
     async def close(self) -> None:
@@ -82,31 +84,31 @@ class LocalRegistry(Registry):
         if feed is None:
             return
         feed.end()
-        await self._stop_looking()
-        await self._stop_keeping()
         held, self._held = self._held, {}
         for record, _ in held.values():
-            self._directory.remove(record)
+            self._remove(record)
+        await self._stop_looking()
+        await self._stop_keeping()
 
     async def register(self, instance: Instance) -> None:
         """Write the instance's record and hold its lock."""
         self._opened()
         data = encode(instance)
-        self._directory.prepare()
+        self._folder.prepare()
         self._write(instance.id, data)
-        self._look_if_watched()
         if self._keeping is None:
             self._keeping = self._spawn(self._keep())
+        self._look_if_watched()
 
     async def deregister(self, instance: Instance) -> None:
         """Take the instance's record away, if this object has put it there."""
         self._opened()
         held = self._held.pop(instance.id, None)
+        if held is not None:
+            self._folder.remove(held[0])
+            self._look_if_watched()
         if not self._held:
             await self._stop_keeping()
-        if held is not None:
-            self._directory.remove(held[0])
-            self._look_if_watched()
 
     async def watch(self, name: str | None = None) -> AsyncGenerator[tuple[Instance, ...], None]:
         """Yield snapshots until the registry is closed."""
@@ -128,7 +130,7 @@ class LocalRegistry(Registry):
     @property
     def location(self) -> str:
         """The directory."""
-        return str(self._directory.path)
+        return str(self._folder.path)
 
     def _opened(self) -> Feed:
         if self._feed is None:
@@ -136,15 +138,24 @@ class LocalRegistry(Registry):
         return self._feed
 
     def _write(self, instance_id: str, data: bytes) -> None:
-        held = self._directory.write(instance_id, data)
+        held = self._folder.write(instance_id, data)
         before, self._held[instance_id] = self._held.get(instance_id), (held, data)
         if before is not None:
             before[0].let_go()
 
+    def _remove(self, record: Held) -> None:
+        try:
+            self._folder.remove(record)
+        except RegistryError as error:
+            # Without its lock it counts as dead: the next reader that may will remove it.
+            log.warning("%s; the record stays behind for others to remove", error)
+
     def _look_if_watched(self) -> None:
-        # What this process changed itself, its own watchers needn't wait for.
+        # What this process changed itself, its own watchers needn't wait for. Should it fail, the next
+        # regular look says so.
         if self._looking is not None and self._feed is not None:
-            self._feed.publish(self._reader.look())
+            with contextlib.suppress(RegistryError):
+                self._feed.publish(self._reader.look())
 
     async def _look_on(self) -> None:
         feed, failing, pause = self._opened(), False, _LOOK
@@ -176,15 +187,15 @@ class LocalRegistry(Registry):
                 failing = False
 
     def _yield_to_others(self) -> None:
-        for instance_id in [id_ for id_, (held, _) in self._held.items() if self._directory.replaced(held)]:
+        for instance_id in [id_ for id_, (held, _) in self._held.items() if self._folder.replaced(held)]:
             held, _ = self._held.pop(instance_id)
             held.let_go()
             log.warning("instance %r was registered again by another process, which has it now", instance_id)
 
     def _restore(self) -> None:
-        lost = [instance_id for instance_id, (held, _) in self._held.items() if self._directory.lost(held)]
+        lost = [instance_id for instance_id, (held, _) in self._held.items() if self._folder.lost(held)]
         if lost:
-            self._directory.prepare()
+            self._folder.prepare()
             for instance_id in lost:
                 self._write(instance_id, self._held[instance_id][1])
             log.warning("%s: records were removed; registered again: %s", self.location, ", ".join(map(repr, lost)))

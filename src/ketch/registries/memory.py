@@ -24,6 +24,8 @@ class MemoryRegistry(Registry):
     pass through the same encoding as elsewhere, so what a real registry would refuse is refused here.
     """
 
+    name = "memory"
+
     def __init__(self, name: str = "") -> None:
         self._name = name
         self._space: _Space | None = None

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import RegistryError
-from .directory import MAX_FILES, Directory, Stamp, is_record
+from .folder import MAX_FILES, Folder, Stamp, is_record
 from .record import MAX_RECORD, decode
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ class Reader:
     What isn't a sound record is passed over, with one line in the log.
     """
 
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
         # By file name; None for a record that can't be understood. Names that aren't known may be other
         # people's, or can't be opened.
         self._known: dict[str, tuple[Stamp, Instance | None]] = {}
@@ -41,7 +41,7 @@ class Reader:
             RegistryError: the directory can't be read.
         """
         try:
-            names = self._bounded(self._directory.names())
+            names = self._bounded(self._folder.names())
         except FileNotFoundError:
             names = []
             self._note_that_it_is_gone()
@@ -56,7 +56,7 @@ class Reader:
             return None
         known = self._known.get(name)
         try:
-            read = self._directory.read(name, known and known[0])
+            read = self._folder.read(name, known and known[0])
         except OSError as error:
             if known is None:
                 self._pass_over(name, error)
@@ -78,19 +78,19 @@ class Reader:
     def _pass_over(self, name: str, reason: object) -> None:
         if name not in self._passed_over:
             self._passed_over.add(name)
-            log.warning("%s: passing over %r: %s", self._directory.path, name, reason)
+            log.warning("%s: passing over %r: %s", self._folder.path, name, reason)
 
     def _bounded(self, names: list[str]) -> list[str]:
         too_many = len(names) > MAX_FILES
         if too_many and not self._too_many:
-            log.warning("%s: more than %d files; the rest is passed over", self._directory.path, MAX_FILES)
+            log.warning("%s: more than %d files; the rest is passed over", self._folder.path, MAX_FILES)
         self._too_many = too_many
         return names[:MAX_FILES]
 
     def _note_that_it_is_gone(self) -> None:
         if self._gone_since is None:
             self._gone_since = time.monotonic()
-            log.warning("%s was removed; going on with what was known", self._directory.path)
+            log.warning("%s was removed; going on with what was known", self._folder.path)
 
     def _recovered(self, found: dict[str, tuple[Stamp, Instance | None]]) -> dict[str, tuple[Stamp, Instance | None]]:
         if self._gone_since is not None and time.monotonic() - self._gone_since < GRACE:

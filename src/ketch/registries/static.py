@@ -35,6 +35,8 @@ class StaticRegistry(Registry):
         file: a file with further ones.
     """
 
+    name = "static"
+
     def __init__(self, instances: Sequence[Instance] = (), *, file: Path | None = None) -> None:
         self._fixed = {instance.id: instance for instance in instances}
         self._file = file

@@ -40,7 +40,7 @@ class RegistrySuite:
 
     Attributes:
         shared: what one registry object registers, others see. Without it a test's two objects are one.
-        patience: seconds, beyond the registry's `lag`, after which what was promised counts as broken.
+        patience: seconds after which what was promised counts as broken; well above the registry's `lag`.
         many: how many instances are "many".
     """
 

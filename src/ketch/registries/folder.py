@@ -78,7 +78,7 @@ if sys.platform != "win32":
     os.register_at_fork(after_in_child=_let_go_in_child)
 
 
-class Directory:
+class Folder:
     """The records in one directory, which only this user may write.
 
     Args:

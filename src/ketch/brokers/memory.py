@@ -90,7 +90,7 @@ class MemoryBroker(Broker):
         """The name."""
         return self._name
 
-    async def open(self, site: Site) -> None:
+    async def open(self, site: Site) -> None:  # noqa: ARG002 - nothing of the program is needed
         """Join the others of the same name."""
         if self._world is None:
             self._world = _worlds.setdefault(self._name, _World())

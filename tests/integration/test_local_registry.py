@@ -24,6 +24,7 @@ from ketch.registries.local import LocalRegistry
 from ketch.registries.reader import Reader
 from ketch.registries.record import MAX_RECORD, encode
 from ketch.registry import Instance
+from ketch.url import Url
 
 REGISTER = """
     import asyncio, os, subprocess, sys
@@ -285,6 +286,35 @@ async def test_by_default_it_is_a_private_directory_of_the_user(tmp_path, monkey
     ours.chmod(0o777)
     with pytest.raises(RegistryError, match=rf"others may write {ours}"):
         await LocalRegistry().open()
+
+
+async def test_the_users_runtime_directory_is_preferred_where_it_is_the_users(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    runtime = tmp_path / "run"
+    runtime.mkdir(0o700)
+    url = Url.parse(f"local://?runtime={runtime}")
+    async with LocalRegistry.from_url(url) as registry:
+        assert registry.location == f"{runtime}/ketch/registry"
+        assert stat.S_IMODE((runtime / "ketch").stat().st_mode) == 0o700
+    async with LocalRegistry.from_url(Url.parse(f"local://{tmp_path}/named?runtime={runtime}")) as registry:
+        assert registry.location == f"{tmp_path}/named"
+
+
+@pytest.mark.parametrize("trouble", ["absent", "a file", "somebody else's"])
+async def test_a_runtime_directory_that_is_not_the_users_is_left_alone(tmp_path, monkeypatch, trouble):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    runtime = tmp_path / "run"
+    if trouble == "a file":
+        runtime.write_text("")
+        runtime /= "user"
+    elif trouble == "somebody else's":
+        if os.geteuid() != 0:
+            pytest.skip("only root can make a directory somebody else's")
+        runtime.mkdir(0o700)
+        os.chown(runtime, 65534, -1)
+    async with LocalRegistry.from_url(Url.parse(f"local://?runtime={runtime}")) as registry:
+        assert registry.location == str(tmp_path / "tmp" / f"ketch-{os.geteuid()}" / "registry")
+    assert not runtime.exists() or list(runtime.iterdir()) == []
 
 
 async def test_what_is_no_record_is_passed_over_with_one_line_each(path, caplog):

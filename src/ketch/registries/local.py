@@ -45,17 +45,21 @@ class LocalRegistry(Registry):
     When it is removed, it is made again and what is registered here is written again.
 
     Args:
-        directory: where the records are; by default `ketch-<uid>/registry` in the system's temporary folder.
+        directory: where the records are.
+        runtime: the user's runtime directory (`XDG_RUNTIME_DIR`). Without a `directory`, the records are in
+            `ketch/registry` there if it is this user's, as it isn't after `su` or in many containers, and
+            otherwise in `ketch-<uid>/registry` in the system's temporary folder.
     """
 
     name = "local"
     lag = 0.1
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, *, runtime: Path | None = None) -> None:
         if sys.platform == "win32":
             raise ConfigurationError("the local registry needs POSIX file locks; on Windows choose another one")
         default = Path(tempfile.gettempdir(), f"ketch-{os.geteuid()}", "registry")
         self._folder = Folder(directory) if directory else Folder(default, private=1)
+        self._runtime = None if directory else runtime
         self._reader = Reader(self._folder)
         self._held: dict[str, tuple[Held, bytes]] = {}
         self._feed: Feed | None = None
@@ -65,15 +69,19 @@ class LocalRegistry(Registry):
 
     @classmethod
     def from_url(cls, url: Url) -> Self:
-        """Build it from `local://` or `local:///some/dir`."""
-        url.only()
+        """Build it from `local://`, `local:///some/dir` or `local://?runtime=/run/user/1000`."""
+        url.only("runtime")
         if url.address:
             raise ConfigurationError(f"the local registry takes an absolute directory: local:///some/dir, not {url}")
-        return cls(Path("/", url.path) if url.path else None)
+        runtime = url.options.get("runtime")
+        return cls(Path("/", url.path) if url.path else None, runtime=Path(runtime) if runtime else None)
 
     async def open(self) -> None:
         """Make the directory and check that it is ours. Opening twice is no error."""
         if self._feed is None:
+            if self._runtime is not None and _usable(self._runtime):
+                self._folder = Folder(self._runtime / "ketch" / "registry", private=1)
+                self._reader = Reader(self._folder)
             self._folder.prepare()
             self._folder.sweep()
             self._feed = Feed()
@@ -129,7 +137,7 @@ class LocalRegistry(Registry):
 
     @property
     def location(self) -> str:
-        """The directory."""
+        """The directory; which one of the defaults is known once the registry is open."""
         return str(self._folder.path)
 
     def _opened(self) -> Feed:
@@ -218,6 +226,14 @@ class LocalRegistry(Registry):
         # Neither task ends by itself; should one fail, watchers must not wait for ever.
         if not task.cancelled() and (error := task.exception()) is not None and self._feed is not None:
             self._feed.end(error)
+
+
+def _usable(runtime: Path) -> bool:
+    try:
+        facts = runtime.stat()
+    except OSError:
+        return False
+    return facts.st_uid == os.geteuid() and os.access(runtime, os.W_OK | os.X_OK)
 
 
 async def _stopped(task: asyncio.Task[None] | None) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: Names that a method of a servicer or stub must not take.
 _RESERVED = frozenset({"contract", "methods", "_caller", "_service"})
 
+#: What every method of a stub takes besides its request.
+_CALL_OPTIONS = "timeout: float | None = None, metadata: Metadata | None = None"
+
 #: Field numbers of descriptor.proto on the way to a comment: file.service, service.method.
 _SERVICE, _METHOD = 6, 2
 
@@ -142,7 +145,20 @@ class _Module:
             f'    contract = "{contract}"',
         ]
         called = [self._called(index, n, service, m) for n, m in enumerate(service.method)]
-        lines = ["", *constants, "", "", *head, "", f'    contract = "{contract}"', *methods, *served, *stub, *called, ""]
+        lines = [
+            "",
+            *constants,
+            "",
+            "",
+            *head,
+            "",
+            f'    contract = "{contract}"',
+            *methods,
+            *served,
+            *stub,
+            *called,
+            "",
+        ]
         return "\n".join(lines)
 
     def _constant(self, contract: str, service: ServiceDescriptorProto, method: MethodDescriptorProto) -> str:
@@ -166,9 +182,7 @@ class _Module:
             ]
         )
 
-    def _called(
-        self, index: int, number: int, service: ServiceDescriptorProto, method: MethodDescriptorProto
-    ) -> str:
+    def _called(self, index: int, number: int, service: ServiceDescriptorProto, method: MethodDescriptorProto) -> str:
         takes, gives = self._type(method.input_type), self._type(method.output_type)
         name, argument = ("requests", f"AsyncIterable[{takes}]") if method.client_streaming else ("request", takes)
         gives = f"ReplyStream[{gives}]" if method.server_streaming else f"Reply[{gives}]"
@@ -177,7 +191,7 @@ class _Module:
             [
                 "",
                 f"    def {_python(method.name)}(",
-                f"        self, {name}: {argument}, /, *, timeout: float | None = None, metadata: Metadata | None = None",
+                f"        self, {name}: {argument}, /, *, {_CALL_OPTIONS}",
                 f"    ) -> {gives}:",
                 *_docstring(self._comment(_SERVICE, index, _METHOD, number), f"Call {method.name}.", 8),
                 f"        return self.{call}({_constant_name(service, method)}, {name}, timeout, metadata)",
@@ -222,7 +236,13 @@ def _constant_name(service: ServiceDescriptorProto, method: MethodDescriptorProt
 
 def _docstring(comment: str, otherwise: str, indent: int) -> list[str]:
     text = "\n".join(line.rstrip() for line in comment.strip("\n").splitlines())
-    lines = re.sub(r"^ ", "", text, flags=re.MULTILINE).strip().replace("\\", "\\\\").replace('"""', '\\"\\"\\"').split("\n")
+    lines = (
+        re.sub(r"^ ", "", text, flags=re.MULTILINE)
+        .strip()
+        .replace("\\", "\\\\")
+        .replace('"""', '\\"\\"\\"')
+        .split("\n")
+    )
     if lines == [""]:
         lines = [otherwise]
     if lines[-1].endswith('"'):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Generic, TypeAlias, TypeVar, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from .codec import Decode, Encode
 from .errors import CodecError, Internal, StatusError
@@ -21,8 +21,8 @@ Opened: TypeAlias = tuple[Stream, Encode, Decode]
 class Conversation(ReplyStream[P], Generic[P]):
     """The replies of one streaming call. It is opened when the first reply is asked for.
 
-    The requests are sent by a task of their own, which ends with the call; an error in the requests' iterator cancels the
-    call and is raised to whoever asks for the next reply.
+    The requests are sent by a task of their own, which ends with the call; an error in the requests' iterator cancels
+    the call and is raised to whoever asks for the next reply.
     """
 
     def __init__(self, path: str, open_: Callable[[], Awaitable[Opened]], requests: AsyncIterable[Any]) -> None:

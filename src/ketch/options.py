@@ -103,7 +103,7 @@ def _plugin(plugins: Plugins, contract: type, settings: Settings, pinned: Mappin
     setting, address = (settings[name], settings[f"{name}_address"]) if code is None else (code, "")
     url = locate(kind, setting, address)
     if kind == "Registry" and url == Url("local") and settings.runtime_directory:
-        url = Url("local", path=f"{settings.runtime_directory}/ketch/registry")
+        url = Url("local", options={"runtime": settings.runtime_directory})
     return plugins.load(kind, url.name).from_url(url)
 
 

@@ -18,8 +18,9 @@ from .signature import check_handler
 from .topic import Publisher, Topic
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
     import argparse
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
     from .broker import Broker
     from .call import Middleware
     from .client import Client
@@ -270,6 +271,6 @@ class Service(Caller):
         for other in self._declared.consumers:
             if group is not None and other.topic.name == topic.name and other.group == group:
                 raise ConfigurationError(
-                    f"{other.name} handles {topic.name} in group {group} already, so the two would get half of the events "
-                    f"each; give this handler a group of its own: subscribe(..., group={group + '.other'!r})"
+                    f"{other.name} handles {topic.name} in group {group} already, so each would get half of the "
+                    f"events; give this handler a group of its own: subscribe(..., group={group + '.other'!r})"
                 )

@@ -11,7 +11,7 @@ import difflib
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any, NoReturn, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import ConfigurationError
 

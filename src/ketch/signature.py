@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, get_type_hints, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from .errors import HandlerError
 
 if TYPE_CHECKING:
-    from .topic import Topic
     from collections.abc import Callable
+
+    from .topic import Topic
 
 
 def check_handler(topic: Topic[Any], handler: Callable[..., Any]) -> None:

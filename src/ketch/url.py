@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -16,16 +17,17 @@ class Url:
         name: the plugin's name, the URL's scheme.
         address: `host:port`, several separated by commas, or whatever the plugin takes; "" for its default.
         path: what follows the address, without the leading slash.
-        username, password: decoded; empty where absent. `str()` never shows the password.
+        username, password: decoded; empty where absent. `str()` and `repr()` show neither a password nor a
+            username that stands alone, since some brokers take a token there.
         options: the query, each name once.
     """
 
     name: str
     address: str = ""
     path: str = ""
-    username: str = ""
+    username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Url:
@@ -36,7 +38,13 @@ class Url:
         """
         if "://" not in text:
             return cls(_name(text))
-        split = urlsplit(text)
+        try:
+            split = urlsplit(text)
+        except ValueError as error:
+            raise ConfigurationError(f"the URL of {text.partition('://')[0]!r} can't be read: {error}") from None
+        if split.fragment:
+            # Not shown: an unquoted "#" in a password has cut the URL in two.
+            raise ConfigurationError(f"the URL of {split.scheme!r} holds a '#'; write it as %23")
         credentials, _, address = split.netloc.rpartition("@")
         username, _, password = credentials.partition(":")
         pairs = parse_qsl(split.query, keep_blank_values=True)
@@ -73,17 +81,21 @@ class Url:
         if text is None:
             return default
         try:
-            return float(text)
+            number = float(text)
         except ValueError:
-            raise ConfigurationError(f"{self.name}: option {name}={text!r} is no number") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise ConfigurationError(f"{self.name}: option {name}={text!r} is no number")
+        return number
 
     def __str__(self) -> str:
-        secret = f"{self.username}:***@" if self.password else f"{self.username}@" if self.username else ""
+        secret = f"{self.username}:***@" if self.password else "***@" if self.username else ""
         path = f"/{self.path}" if self.path else ""
         return f"{self.name}://{secret}{self.address}{path}"
 
 
 def _name(text: str) -> str:
     if not text or not text.replace("-", "").replace("_", "").isalnum():
-        raise ConfigurationError(f"{text!r} is neither a plugin's name nor a URL such as nats://127.0.0.1:4222")
+        shown = text.rpartition("@")[2]  # without credentials, should it be a URL that lacks its scheme
+        raise ConfigurationError(f"{shown!r} is neither a plugin's name nor a URL such as nats://127.0.0.1:4222")
     return text

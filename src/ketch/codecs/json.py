@@ -70,9 +70,12 @@ def _protobuf_decoder(type_: Any) -> Decode:
 
 def _msgspec_decoder(type_: type) -> msgspec.json.Decoder[Any]:
     try:
-        return msgspec.json.Decoder(type_)
+        custom = isinstance(msgspec.inspect.type_info(type_), msgspec.inspect.CustomType)
     except TypeError as error:
-        raise CodecError(f"{getattr(type_, '__qualname__', type_)} has no JSON form: {error}") from error
+        raise CodecError(f"{type_.__qualname__} has no JSON form: {error}") from error
+    if custom:
+        raise CodecError(f"{type_.__qualname__} has no JSON form; a dataclass, msgspec or pydantic type has")
+    return msgspec.json.Decoder(type_)
 
 
 def _checked(type_: type, encode: Encode) -> Encode:

@@ -30,10 +30,13 @@ class ProtobufCodec(Codec):
         serialize = type_.SerializeToString  # type: ignore[attr-defined]  # checked by _full_name
 
         def encode(payload: object) -> bytes:
+            # Any message's bytes come out of the unbound method, so the class has to be looked at.
+            if payload.__class__ is not type_:
+                raise CodecError(f"can't encode {type(payload).__name__} as {name}")
             try:
-                return serialize(payload)  # type: ignore[no-any-return]  # unbound: refuses any other class
-            except (TypeError, EncodeError) as error:
-                raise CodecError(f"can't encode {type(payload).__name__} as {name}: {error}") from error
+                return serialize(payload)  # type: ignore[no-any-return]
+            except EncodeError as error:
+                raise CodecError(f"can't encode {name}: {error}") from error
 
         return encode
 

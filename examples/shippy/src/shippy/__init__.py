@@ -1,0 +1,1 @@
+"""shippy: the shipping example of ketch."""

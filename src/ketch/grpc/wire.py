@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..http2.connection import Connection
 from .deadlines import Deadlines
@@ -68,9 +68,8 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hear that there is a socket."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - narrows the type: stream sockets only
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's aren't, but have its methods
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
         self.peer = _address(transport.get_extra_info("peername"))
         if self.connection.client:
             self._reading = False

@@ -15,7 +15,8 @@ KetchError
 │   └── MessageTooLarge          over the broker's or the receiver's limit
 ├── RegistryError                the registry can't be read or written
 ├── TransportError
-│   └── AddressUnavailable       the address can't be listened on
+│   ├── AddressUnavailable       the address can't be listened on
+│   └── ProtocolError            a peer broke its protocol's rules; its connection ends
 └── StatusError                  the end of a call that did not succeed; crosses the wire as itself
     └── Cancelled … Unauthenticated, one for each of gRPC's sixteen status codes
 """
@@ -91,6 +92,14 @@ class TransportError(KetchError):
 
 class AddressUnavailable(TransportError):
     """The address can't be listened on: taken, not ours, or not allowed."""
+
+
+class ProtocolError(TransportError):
+    """A peer broke its protocol's rules; its connection ends. `code` is the protocol's own (RFC 9113 section 7)."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Code(IntEnum):

@@ -1,0 +1,60 @@
+"""Answers: the header blocks that a server sends. Those that recur are encoded once."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from ..errors import Internal, StatusError
+from ..http2.codes import ErrorCode
+from ..http2.compression import encode
+from . import status
+from .compression import ACCEPTED
+from .content import to_wire
+from .metadata import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..http2.compression import Field
+    from ..http2.stream import Stream
+
+_OK: Final = encode([("grpc-status", "0")])
+#: What a client that doesn't speak gRPC gets (gRPC over HTTP/2, "Responses").
+NOT_GRPC: Final = encode([(":status", "415"), ("grpc-status", "13"), ("grpc-message", "this port speaks gRPC")])
+
+
+def _initial(content_type: str) -> list[Field]:
+    return [(":status", "200"), ("content-type", to_wire(content_type)), ("grpc-accept-encoding", ACCEPTED)]
+
+
+@lru_cache(maxsize=64)
+def head(content_type: str) -> bytes:
+    """Return the block that comes before the first message."""
+    return encode(_initial(content_type))
+
+
+def ok(trailers: Mapping[str, str] | None) -> bytes:
+    """Return the block that ends a call well.
+
+    Raises:
+        Internal: the trailers can't be sent.
+    """
+    return encode([("grpc-status", "0"), *fields(trailers)]) if trailers else _OK
+
+
+def failure(error: StatusError, content_type: str, *, headed: bool) -> bytes:
+    """Return the block that ends a call with an error; all that is said where nothing was before (`headed`)."""
+    try:
+        said = status.trailers(error)
+    except Internal as broken:
+        said = status.trailers(broken)
+    return encode(said if headed else [*_initial(content_type), *said])
+
+
+def finish(stream: Stream, block: bytes) -> None:
+    """End a stream with trailers; a peer that is still sending is told to stop (RFC 9113 section 8.1)."""
+    connection = stream.connection
+    connection.end(stream, block)
+    if not stream.got_end and stream.pending is None:
+        connection.reset(stream, ErrorCode.NO_ERROR)

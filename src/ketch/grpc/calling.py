@@ -1,0 +1,206 @@
+"""Calling: the calls that a client makes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import Cancelled, DeadlineExceeded, Internal, StatusError, Unimplemented
+from ..http2.codes import ErrorCode
+from ..http2.stream import Stream
+from . import status
+from .duplex import Duplex, ended
+from .heads import response_head
+from .inbox import PREFIX, Inbox
+from .metadata import NONE
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping
+
+    from ..http2.compression import Headers
+    from .client import ClientWire
+    from .heads import ResponseHead
+
+
+class ClientUnary(Stream):
+    """One call with one reply.
+
+    Attributes:
+        reply: gets the reply's body, or the call's status.
+        refused: the server didn't look at the call; it may be made again elsewhere.
+        deadline: on `time.monotonic()`'s clock, None for none.
+    """
+
+    __slots__ = ("_body", "_encoding", "_headed", "_inbox", "_wire", "deadline", "refused", "reply")
+
+    def __init__(self, wire: ClientWire, reply: asyncio.Future[bytes], deadline: float | None) -> None:
+        super().__init__(wire.connection)
+        self.reply = reply
+        self.refused = False
+        self.deadline = deadline
+        self._wire = wire
+        self._body: bytes | None = None
+        self._inbox: Inbox | None = None
+        self._headed = False
+        self._encoding = ""
+
+    def on_headers(self, headers: Headers, *, end: bool) -> None:
+        """Take the response's headers, or its trailers."""
+        head = response_head(headers)
+        if end:
+            self._finish(head)
+        elif self._headed:
+            self.fail(Internal("the server sent headers twice"))
+        elif not head.informational:
+            self._headed = True
+            self._encoding = head.encoding
+            if head.error is not None:
+                self.fail(head.failure())
+
+    def on_data(self, payload: bytes, *, end: bool) -> None:
+        """Take a piece of the reply; mostly it is all of it."""
+        if (
+            self._body is None
+            and self._inbox is None
+            and payload[:1] == b"\0"
+            and int.from_bytes(payload[1:PREFIX]) == len(payload) - PREFIX <= self._wire.tuning.max_message_size
+        ):
+            self._body = payload[PREFIX:]
+        elif payload:
+            self._feed(payload)
+        if end:
+            self.fail(status.no_status())
+
+    def _feed(self, payload: bytes) -> None:
+        inbox = self._inbox
+        if inbox is None:
+            inbox = self._inbox = Inbox(self, self._wire.pool, self._wire.tuning.max_message_size)
+            inbox.encoding = self._encoding
+        inbox.feed(payload)
+        try:
+            if self._body is None:
+                self._body = inbox.take()
+            if self._body is not None and inbox:
+                raise Unimplemented("the server sent more than one reply to a unary call")
+        except StatusError as error:
+            self.fail(error)
+
+    def _finish(self, head: ResponseHead) -> None:
+        if self._inbox is not None:
+            self._inbox.close()
+        reply = self.reply
+        if reply.done():
+            return
+        if not head.ok or head.error is not None:
+            reply.set_exception(head.failure())
+        elif self._body is None:
+            reply.set_exception(Internal("the call ended well, but without a complete reply"))
+        else:
+            reply.set_result(self._body)
+        if not self.sent_end:
+            self.connection.reset(self, ErrorCode.NO_ERROR)
+
+    def fail(self, error: StatusError) -> None:
+        """Give the call up with an error."""
+        if self._inbox is not None:
+            self._inbox.close()
+        if not self.reply.done():
+            self.reply.set_exception(error)
+        self.connection.reset(self, ErrorCode.CANCEL)
+
+    def expire(self) -> None:
+        """Hear that the deadline has passed."""
+        self.deadline = None
+        self.fail(DeadlineExceeded("the deadline passed before the reply came"))
+
+    def on_reset(self, code: int, reason: str, *, refused: bool) -> None:
+        """Hear that the server, or the connection, gave the call up."""
+        if self._inbox is not None:
+            self._inbox.close()
+        self.refused = refused
+        if not self.reply.done():
+            self.reply.set_exception(self._wire.failure(code, reason, refused=refused))
+
+
+class ClientStream(Duplex):
+    """A streaming call, as its caller sees it."""
+
+    def __init__(self, wire: ClientWire, deadline: float | None) -> None:
+        super().__init__(wire)
+        self.deadline = deadline
+        self._client = wire
+        self._head: ResponseHead | None = None
+        self._trailers: Mapping[str, str] = NONE
+        self._done = False
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The initial metadata."""
+        return NONE if self._head is None else self._head.metadata
+
+    @property
+    def trailers(self) -> Mapping[str, str]:
+        """The trailing metadata."""
+        return self._trailers
+
+    async def end(self) -> None:
+        """Say that no more messages come."""
+        if not self.closed and not self.sent_end:
+            self.connection.sender.message(self, b"", b"", end=True)
+
+    def cancel(self) -> None:
+        """Give the call up."""
+        if not self._done:
+            self.give_up(Cancelled("the caller gave the call up"))
+
+    def give_up(self, error: StatusError) -> None:
+        """End the call from this side."""
+        self._done = True
+        self.fail(error)
+        self.connection.reset(self, ErrorCode.CANCEL)
+
+    def expire(self) -> None:
+        """Hear that the deadline has passed."""
+        self.deadline = None
+        self.give_up(DeadlineExceeded("the deadline passed while the call was under way"))
+
+    def is_over(self) -> bool:
+        """Whether the server has sent its status."""
+        return self._done
+
+    def on_headers(self, headers: Headers, *, end: bool) -> None:
+        """Take the response's headers, or its trailers."""
+        head = response_head(headers)
+        if end:
+            self._finish(head)
+        elif self._head is not None:
+            self.give_up(Internal("the server sent headers twice"))
+        elif not head.informational:
+            self._head = head
+            self.inbox.encoding = head.encoding
+            if head.error is not None:
+                self.give_up(head.failure())
+
+    def on_data(self, payload: bytes, *, end: bool) -> None:
+        """Take a piece of a message."""
+        super().on_data(payload, end=end)
+        if end:
+            self.give_up(status.no_status())
+
+    def _finish(self, head: ResponseHead) -> None:
+        self._done = True
+        self._trailers = head.metadata
+        if not head.ok or head.error is not None:
+            self.fail(head.failure(), keep=True)
+        else:
+            self.inbox.settle()
+            self.wake()
+            self.stop_writer(ended())
+        if not self.sent_end:
+            self.connection.reset(self, ErrorCode.NO_ERROR)
+
+    def on_reset(self, code: int, reason: str, *, refused: bool) -> None:
+        """Hear that the server, or the connection, gave the call up."""
+        if not self._done:
+            self._done = True
+            self.fail(self._client.failure(code, reason, refused=refused))

@@ -1,0 +1,178 @@
+"""GrpcChannel: calls to one address, over a connection that is made when needed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from .. import transport
+from ..errors import AddressUnavailable, Cancelled, DeadlineExceeded, Unavailable
+from .address import Address
+from .client import ClientWire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..transport import Stream
+    from .tuning import Tuning
+
+#: How often a call is made again that a server refused without looking at it.
+_RETRIES = 2
+
+
+class GrpcChannel(transport.Channel):
+    """One connection, and those before it whose calls are still going on; see `transport.Channel`."""
+
+    def __init__(self, address: str, tuning: Tuning) -> None:
+        self._address = address
+        self._tuning = tuning
+        self._current: ClientWire | None = None
+        self._wires: set[ClientWire] = set()
+        self._connecting: asyncio.Task[ClientWire] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+        self._closed = False
+
+    async def unary(
+        self,
+        method: str,
+        body: bytes,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Make one call and return its reply's body; see `transport.Channel`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        retries = _RETRIES
+        while True:
+            wire = self._current
+            if wire is None or not wire.connection.has_room:
+                wire = await self._wait_for_room(deadline)
+                timeout = None if deadline is None else deadline - time.monotonic()
+            call = wire.unary(method, body, content_type, metadata, timeout, deadline)
+            try:
+                return await call.reply
+            except asyncio.CancelledError:
+                call.fail(Cancelled("the caller gave the call up"))
+                raise
+            except Unavailable:
+                retries -= 1
+                if not call.refused or retries < 0:
+                    raise
+
+    async def stream(
+        self,
+        method: str,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Stream:
+        """Start a streaming call; see `transport.Channel`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        wire = self._current
+        if wire is None or not wire.connection.has_room:
+            wire = await self._wait_for_room(deadline)
+            timeout = None if deadline is None else deadline - time.monotonic()
+        return wire.stream(method, content_type, metadata, timeout, deadline)
+
+    async def close(self) -> None:
+        """Close the connections; see `transport.Channel`."""
+        self._closed = True
+        self._wake_all()
+        connecting = self._connecting
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait([connecting])
+        wires = list(self._wires)
+        for wire in wires:
+            wire.cancel()
+        if wires:
+            await asyncio.wait([wire.lost for wire in wires])
+
+    async def _wait_for_room(self, deadline: float | None) -> ClientWire:
+        """Return a connection that takes another call, making one if there is none."""
+        try:
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                while True:
+                    if self._closed:
+                        raise Cancelled("the channel was closed")
+                    wire = self._current or await self._connect()
+                    if wire.connection.has_room:
+                        return wire
+                    if not wire.connection.going:
+                        await self._wait_for_change(wire)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{self._address}: no connection before the deadline") from error
+
+    async def _wait_for_change(self, wire: ClientWire) -> None:
+        wire.connection.watched = True
+        change = asyncio.get_running_loop().create_future()
+        self._waiting.append(change)
+        try:
+            await change
+        finally:
+            if change in self._waiting:
+                self._waiting.remove(change)
+
+    async def _connect(self) -> ClientWire:
+        """Return the new connection; however many calls wait for it, it is one."""
+        if self._connecting is None:
+            self._connecting = asyncio.ensure_future(self._open())
+            self._connecting.add_done_callback(self._connected)
+        try:
+            return await asyncio.shield(self._connecting)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise Cancelled("the channel was closed") from None
+            raise
+
+    def _connected(self, task: asyncio.Task[ClientWire]) -> None:
+        self._connecting = None
+        if not task.cancelled() and task.exception() is None:
+            self._current = task.result()
+            self._on_change(self._current)
+
+    async def _open(self) -> ClientWire:
+        loop = asyncio.get_running_loop()
+        wire = ClientWire(self._tuning, loop, self._address, self._on_change)
+        seconds = self._tuning.connect_timeout
+        try:
+            where = Address.parse(self._address)
+            async with asyncio.timeout(seconds):
+                if where.path:
+                    await loop.create_unix_connection(lambda: wire, where.path)
+                else:
+                    await loop.create_connection(lambda: wire, where.host, where.port)
+                await wire.ready
+        except TimeoutError as error:
+            wire.abort()
+            raise Unavailable(
+                f"{self._address}: no answer in HTTP/2 within {seconds:g} s; is it a gRPC server?"
+            ) from error
+        except (OSError, AddressUnavailable) as error:
+            raise Unavailable(f"{self._address} can't be reached: {error}") from error
+        except BaseException:
+            wire.abort()
+            raise
+        self._wires.add(wire)
+        return wire
+
+    def _on_change(self, wire: ClientWire) -> None:
+        """Look again at what a connection can take; one that is going takes no more calls."""
+        if wire.connection.going:
+            if self._current is wire:
+                self._current = None
+            if wire.lost.done():
+                self._wires.discard(wire)
+        if self._waiting:
+            self._wake_all()
+        elif not wire.connection.going:
+            wire.connection.watched = False
+
+    def _wake_all(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for change in waiting:
+            if not change.done():
+                change.set_result(None)

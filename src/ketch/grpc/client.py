@@ -1,0 +1,183 @@
+"""ClientWire: one connection that a channel made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ..errors import Cancelled, StatusError, Unavailable
+from ..http2.compression import encode
+from . import status, timeouts
+from .calling import ClientStream, ClientUnary
+from .compression import ACCEPTED
+from .content import to_wire
+from .duplex import frame
+from .metadata import fields
+from .wire import Wire
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping
+
+    from ..errors import ProtocolError
+    from .tuning import Tuning
+
+#: Header blocks kept, of methods and of timeouts each.
+_REMEMBERED: Final = 1024
+
+
+class ClientWire(Wire):
+    """One connection to a server.
+
+    Attributes:
+        ready: done when the server has shown that it speaks HTTP/2, or failed with why it will not.
+        authority: what `:authority` says.
+    """
+
+    def __init__(
+        self,
+        tuning: Tuning,
+        loop: asyncio.AbstractEventLoop,
+        address: str,
+        on_change: Callable[[ClientWire], None],
+    ) -> None:
+        super().__init__(tuning, loop, client=True)
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self._address = address
+        self._authority = "localhost" if address.startswith("unix:") else address
+        self._on_change = on_change
+        self._blocks: dict[tuple[str, str], bytes] = {}
+        self._timeouts: dict[float, bytes] = {}
+        self._reason = ""
+        self._cancelled = False
+
+    def unary(
+        self,
+        method: str,
+        body: bytes,
+        content_type: str,
+        metadata: Mapping[str, str] | None,
+        timeout: float | None,
+        deadline: float | None,
+    ) -> ClientUnary:
+        """Start a unary call; there is room for it.
+
+        Raises:
+            ResourceExhausted: the message is too large.
+        """
+        message = frame(body, self.tuning.max_message_size)
+        block = self._block(method, content_type, metadata, timeout)
+        call = ClientUnary(self, self.loop.create_future(), deadline)
+        if deadline is not None:
+            self.deadlines.watch(deadline)
+        connection = self.connection
+        connection.attach(call)
+        connection.sender.message(call, connection.headers(call, block), message, end=True)
+        return call
+
+    def stream(
+        self,
+        method: str,
+        content_type: str,
+        metadata: Mapping[str, str] | None,
+        timeout: float | None,
+        deadline: float | None,
+    ) -> ClientStream:
+        """Start a streaming call; there is room for it."""
+        block = self._block(method, content_type, metadata, timeout)
+        call = ClientStream(self, deadline)
+        if deadline is not None:
+            self.deadlines.watch(deadline)
+        connection = self.connection
+        connection.attach(call)
+        connection.sender.write(connection.headers(call, block))
+        return call
+
+    def failure(self, code: int, reason: str, *, refused: bool) -> StatusError:
+        """Return the error of a call whose stream was reset."""
+        if refused:
+            return Unavailable(f"{self._address}: {reason}")
+        if self._cancelled:
+            return Cancelled("the channel was closed")
+        if self.connection.ended:
+            return Unavailable(f"{self._address}: {reason}")
+        return status.of_reset(code, reason)
+
+    def cancel(self) -> None:
+        """Close the connection; calls in hand fail as `Cancelled`."""
+        self._cancelled = True
+        self.connection.close("closed")
+        self.close()
+        self._fail(Cancelled("the channel was closed"))
+
+    # what the connection tells
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hear that the socket is closed."""
+        super().connection_lost(exc)
+        because = f": {exc}" if exc else ""
+        self._fail(Unavailable(f"{self._address} closed the connection before it spoke HTTP/2{because}"))
+        self._on_change(self)
+
+    def on_settings(self) -> None:
+        """Hear that the server speaks HTTP/2, or that it changed its limits."""
+        if not self.ready.done():
+            self.ready.set_result(None)
+        self._on_change(self)
+
+    def on_goaway(self, code: int, reason: str) -> None:
+        """Open no more streams here."""
+        self.on_ended_stream()
+
+    def on_ended_stream(self) -> None:
+        """Hear that there is room for a call, or that a connection which the server is leaving has none left."""
+        self._on_change(self)
+        if self.connection.going and not self.connection.streams:
+            self.close()
+
+    def on_end(self, error: ProtocolError) -> None:
+        """Close a connection whose server broke the rules."""
+        self._fail(Unavailable(f"{self._address} does not speak gRPC: {error}"))
+        self.close()
+        self._on_change(self)
+
+    def _fail(self, error: StatusError) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(error)
+            self.ready.exception()  # whoever waited may have gone
+
+    # header blocks
+
+    def _block(
+        self, method: str, content_type: str, metadata: Mapping[str, str] | None, timeout: float | None
+    ) -> bytes:
+        block = self._blocks.get((method, content_type)) or self._encode(method, content_type)
+        if timeout is not None:
+            block += self._timeouts.get(timeout) or self._encode_timeout(timeout)
+        if metadata:
+            block += encode(fields(metadata))
+        return block
+
+    def _encode(self, method: str, content_type: str) -> bytes:
+        block = encode(
+            [
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":path", method),
+                (":authority", self._authority),
+                ("te", "trailers"),
+                ("content-type", to_wire(content_type)),
+                ("grpc-accept-encoding", ACCEPTED),
+                ("user-agent", "grpc-python-ketch"),
+            ]
+        )
+        if len(self._blocks) >= _REMEMBERED:
+            self._blocks.clear()
+        self._blocks[method, content_type] = block
+        return block
+
+    def _encode_timeout(self, timeout: float) -> bytes:
+        block = encode([("grpc-timeout", timeouts.render(timeout))])
+        if len(self._timeouts) >= _REMEMBERED:
+            self._timeouts.clear()
+        self._timeouts[timeout] = block
+        return block

@@ -1,0 +1,138 @@
+"""Duplex: a streaming call, the part that client and server have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import transport
+from ..errors import Cancelled, Internal, ResourceExhausted, StatusError
+from ..http2.stream import Stream
+from .inbox import Inbox
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .wire import Wire
+
+
+class Duplex(Stream, transport.Stream):
+    """Messages in order, each way, over one HTTP/2 stream.
+
+    Attributes:
+        failure: what the call ended with, None while it goes on or when it ended well.
+        deadline: on `time.monotonic()`'s clock, None for none.
+    """
+
+    def __init__(self, wire: Wire, stream_id: int = 0) -> None:
+        Stream.__init__(self, wire.connection, stream_id)
+        self.wire = wire
+        self.failure: StatusError | None = None
+        self.deadline: float | None = None
+        self.inbox = Inbox(self, wire.pool, wire.tuning.max_message_size)
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+
+    async def receive(self) -> bytes | None:
+        """Return the next message, or None when the peer sends no more; see `transport.Stream`."""
+        while True:
+            body = self._take()
+            if body is not None:
+                return body
+            if self.failure is not None:
+                raise self.failure
+            if self.is_over():
+                return None
+            self._reader = self.wire.loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+
+    async def send(self, body: bytes) -> None:
+        """Send one message; waits while the peer takes no more; see `transport.Stream`."""
+        if self.failure is not None:
+            raise self.failure
+        if self.closed or self.sent_end:
+            raise ended()
+        if not self.connection.sender.message(
+            self, self.head(), frame(body, self.wire.tuning.max_message_size), end=False
+        ):
+            self._writer = self.wire.loop.create_future()
+            try:
+                await self._writer
+            finally:
+                self._writer = None
+
+    def head(self) -> bytes:
+        """Return header frames that have to go before the first message."""
+        return b""
+
+    def is_over(self) -> bool:
+        """Whether the peer sends no more."""
+        return self.got_end
+
+    def give_up(self, error: StatusError) -> None:
+        """End the call from this side, because of what the peer sent."""
+        raise NotImplementedError
+
+    def on_data(self, payload: bytes, *, end: bool) -> None:
+        """Take a piece of a message."""
+        self.inbox.feed(payload)
+        if end:
+            self.inbox.settle()
+        self.wake()
+
+    def on_drained(self) -> None:
+        """Go on sending."""
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    def wake(self) -> None:
+        """Let whoever receives look again."""
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def fail(self, error: StatusError, *, keep: bool = False) -> None:
+        """End the call with an error; whoever sends or receives gets it. The first one counts.
+
+        `keep` says that messages which came before it may still be received.
+        """
+        if self.failure is None:
+            self.failure = error
+            if not keep:
+                self.inbox.close()
+        self.inbox.settle()
+        self.wake()
+        self.stop_writer(self.failure)
+
+    def stop_writer(self, error: StatusError) -> None:
+        """Let whoever is sending fail."""
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_exception(error)
+
+    def _take(self) -> bytes | None:
+        try:
+            body = self.inbox.take()
+            if body is None and self.is_over() and self.inbox and self.failure is None:
+                raise Internal("the last message is cut off")
+        except StatusError as error:
+            self.give_up(error)
+            raise
+        return body
+
+
+def ended() -> StatusError:
+    """Return the error for sending on a call that ended well."""
+    return Cancelled("the call has ended; nothing more can be sent")
+
+
+def frame(body: bytes, limit: int) -> bytes:
+    """Return a message with its length in front.
+
+    Raises:
+        ResourceExhausted: it is too large.
+    """
+    size = len(body)
+    if size > limit:
+        raise ResourceExhausted(f"a message of {size} bytes is larger than the limit of {limit}")
+    return b"\0" + size.to_bytes(4) + body

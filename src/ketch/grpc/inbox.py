@@ -1,0 +1,157 @@
+"""Inbox: from the DATA of one stream to messages, each after five bytes that give its length.
+
+What came stays as raw bytes until a message is taken, so a peer that sends many empty messages costs no more than
+their bytes. The stream's window is opened for messages that were taken, and for an incomplete one that somebody waits
+for: those share a `Pool`, so that many half-sent messages at a time can't take more memory than it has.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from ..errors import Internal, ResourceExhausted
+from .compression import IDENTITY, expand
+
+if TYPE_CHECKING:
+    from ..http2.stream import Stream
+
+PREFIX: Final = 5
+
+
+class Pool:
+    """Room for the incomplete messages of one connection; who finds none waits in line."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._waiting: deque[Inbox] = deque()
+
+    def claim(self, inbox: Inbox, size: int) -> bool:
+        """Take room for a message, or a place in the line."""
+        if size <= self._left and not self._waiting:
+            self._left -= size
+            return True
+        self._waiting.append(inbox)
+        return False
+
+    def release(self, size: int) -> None:
+        """Give room back; those who waited go on."""
+        self._left += size
+        while self._waiting:
+            first = self._waiting[0]
+            if first.wanted > self._left:
+                return
+            self._waiting.popleft()
+            if first.wanted:
+                self._left -= first.wanted
+                first.grant()
+
+
+class Inbox:
+    """The messages that come in on one stream.
+
+    Attributes:
+        wanted: size of the message it waits in line for, 0 for none.
+        encoding: how messages flagged as compressed are.
+    """
+
+    __slots__ = ("_buffer", "_claimed", "_credited", "_limit", "_pool", "_stream", "encoding", "wanted")
+
+    def __init__(self, stream: Stream, pool: Pool, limit: int) -> None:
+        self.wanted = 0
+        self.encoding = IDENTITY
+        self._stream = stream
+        self._pool = pool
+        self._limit = limit
+        self._buffer = bytearray()
+        self._credited = 0  # bytes at the front of the buffer that the window was opened for
+        self._claimed = 0
+
+    def __bool__(self) -> bool:
+        """Whether bytes are left."""
+        return bool(self._buffer)
+
+    def feed(self, payload: bytes) -> None:
+        """Take a piece of the stream."""
+        self._buffer += payload
+
+    def check(self) -> None:
+        """Ask for what is missing of the next message, without taking it.
+
+        Raises:
+            ResourceExhausted: it is too large.
+        """
+        if len(self._buffer) >= PREFIX:
+            size = int.from_bytes(self._buffer[1:PREFIX])
+            self._check_size(size)
+            if len(self._buffer) < PREFIX + size:
+                self._ask(PREFIX + size)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limit:
+            raise ResourceExhausted(f"a message of {size} bytes is larger than the limit of {self._limit}")
+
+    def take(self) -> bytes | None:
+        """Return the next message, or None while it is incomplete.
+
+        Raises:
+            ResourceExhausted: it is too large.
+            Internal: it can't be decompressed.
+        """
+        buffer = self._buffer
+        if len(buffer) < PREFIX:
+            return None
+        size = int.from_bytes(buffer[1:PREFIX])
+        self._check_size(size)
+        end = PREFIX + size
+        if len(buffer) < end:
+            self._ask(end)
+            return None
+        flag = buffer[0]
+        with memoryview(buffer) as view:
+            body = bytes(view[PREFIX:end])
+        del buffer[:end]
+        self._release()
+        self._stream.consume(end - self._credited)
+        self._credited = 0
+        return body if not flag else self._expand(flag, body)
+
+    def settle(self) -> None:
+        """Hear that nothing more comes: room for an incomplete message goes back."""
+        self.wanted = 0
+        self._release()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._buffer.clear()
+        self.settle()
+
+    def grant(self) -> None:
+        """Hear from the pool that there is room for the message that is wanted."""
+        self._claimed, self.wanted = self.wanted, 0
+        self._credit()
+
+    def _expand(self, flag: int, body: bytes) -> bytes:
+        if flag != 1:
+            raise Internal("a message has unknown flags")
+        return expand(body, self.encoding, self._limit)
+
+    def _ask(self, size: int) -> None:
+        if self.wanted or self._stream.got_end or self._stream.closed:
+            return
+        if not self._claimed:
+            if not self._pool.claim(self, size):
+                self.wanted = size
+                return
+            self._claimed = size
+        self._credit()
+
+    def _credit(self) -> None:
+        fresh = len(self._buffer) - self._credited
+        self._credited += fresh
+        self._stream.consume(fresh)
+
+    def _release(self) -> None:
+        if self._claimed:
+            claimed, self._claimed = self._claimed, 0
+            self._pool.release(claimed)

@@ -1,0 +1,111 @@
+"""GrpcListener: a port, or a socket's path, where gRPC is served."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+from .. import transport
+from ..errors import AddressUnavailable
+from .address import Address, reachable
+from .server import ServerWire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..transport import Route
+    from .tuning import Tuning
+
+_BACKLOG = 1024
+
+
+class GrpcListener(transport.Listener):
+    """Listens, and owns the connections it accepted; see `transport.Listener`."""
+
+    def __init__(self, address: Address, server: asyncio.Server, wires: set[ServerWire]) -> None:
+        self._address = address
+        self._server = server
+        self._wires = wires
+        self._stopped: asyncio.Future[None] | None = None
+
+    @classmethod
+    async def open(cls, text: str, routes: Mapping[str, Route], tuning: Tuning) -> Self:
+        """Listen on an address.
+
+        Raises:
+            AddressUnavailable: it is taken, not ours, or not allowed.
+        """
+        loop = asyncio.get_running_loop()
+        wires: set[ServerWire] = set()
+
+        def accept() -> ServerWire:
+            return ServerWire(tuning, loop, routes, wires)
+
+        wanted = Address.parse(text)
+        try:
+            if wanted.path:
+                await asyncio.to_thread(_clear, wanted.path)
+                server = await loop.create_unix_server(accept, wanted.path, backlog=_BACKLOG)
+                return cls(wanted, server, wires)
+            host, port = await _first(wanted)
+            server = await loop.create_server(accept, host, port, backlog=_BACKLOG)
+        except OSError as error:
+            raise AddressUnavailable(f"can't listen on {text}: {error.strerror or error}") from error
+        return cls(reachable(wanted.host, server.sockets[0].getsockname()[:2]), server, wires)
+
+    @property
+    def address(self) -> str:
+        """Where others reach it."""
+        return str(self._address)
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, let those in hand finish, and close; see `transport.Listener`."""
+        if self._stopped is None:
+            self._stopped = asyncio.ensure_future(self._stop(grace))
+        await asyncio.shield(self._stopped)
+
+    async def _stop(self, grace: float) -> None:
+        self._server.close()
+        if self._address.path:
+            with suppress(FileNotFoundError):
+                os.unlink(self._address.path)  # noqa: PTH108 - one system call, not worth a thread
+        if self._wires:
+            drains = [asyncio.ensure_future(wire.drain()) for wire in self._wires]
+            _, late = await asyncio.wait(drains, timeout=grace)
+            for drain in late:
+                drain.cancel()
+            await asyncio.gather(*drains, return_exceptions=True)
+            await asyncio.gather(*(wire.finish() for wire in list(self._wires)))
+        await self._server.wait_closed()
+
+
+async def _first(wanted: Address) -> tuple[str, int]:
+    """Return the first address that a name stands for, so that port 0 is one port."""
+    loop = asyncio.get_running_loop()
+    host = wanted.host or "0.0.0.0"  # noqa: S104 - `:8080` means all of them
+    found = await loop.getaddrinfo(host, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    first = found[0][4]
+    return str(first[0]), int(first[1])
+
+
+def _clear(path: str) -> None:
+    """Remove the socket that a process which died has left; one that somebody listens on stays."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116 - with the check below, one idea of a path
+            raise OSError(errno.EADDRINUSE, "a file that is no socket is there")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)  # noqa: PTH108 - as above
+            return
+    raise OSError(errno.EADDRINUSE, "another process listens there")

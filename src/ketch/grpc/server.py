@@ -1,0 +1,209 @@
+"""ServerWire: one connection that a listener accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import StatusError, Unavailable, Unimplemented
+from ..http2.codes import ErrorCode
+from ..http2.frames import PREFACE
+from . import answers
+from .heads import request_head
+from .serving import Refusal, ServerStream, UnaryCall, serve
+from .wire import Wire, spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from ..errors import ProtocolError
+    from ..http2.compression import Headers
+    from ..http2.stream import Stream
+    from ..transport import Request, Route
+    from .tuning import Tuning
+
+log = logging.getLogger("ketch.grpc")
+
+_HTTP1: Final = re.compile(rb"[A-Z]{3,10} [^\r\n]* HTTP/1\.|[A-Z]{3,10} /")
+_HTTP1_BODY: Final = b"This port speaks gRPC, over HTTP/2 only.\n"
+_HTTP1_ANSWER: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n"
+    b"content-length: %d\r\n\r\n%s" % (len(_HTTP1_BODY), _HTTP1_BODY)
+)
+_TLS_HANDSHAKE: Final = b"\x16\x03"
+#: Seconds that a peer has to say in what protocol it speaks.
+_HELLO: Final = 10.0
+#: Seconds for a peer to hear that we are stopping, and for cancelled handlers to end.
+_WARNING: Final = 1.0
+_DRAINED: Final = b"ketchend"
+
+
+class ServerWire(Wire):
+    """One client's connection.
+
+    Attributes:
+        running: the calls whose handlers haven't ended.
+    """
+
+    def __init__(
+        self, tuning: Tuning, loop: asyncio.AbstractEventLoop, routes: Mapping[str, Route], wires: set[ServerWire]
+    ) -> None:
+        super().__init__(tuning, loop, client=False)
+        self.running: set[UnaryCall | ServerStream] = set()
+        self._routes = routes
+        self._wires = wires
+        self._first = b""
+        self._known = False
+        self._patience: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._idle = asyncio.Event()
+        self._warned = asyncio.Event()
+
+    # the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hear that there is a socket."""
+        super().connection_made(transport)
+        self._wires.add(self)
+        self._patience = self.loop.call_later(_HELLO, self._lose_patience)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; the first ones tell what the peer speaks."""
+        if not self._known:
+            self._first = (self._first + data)[:64]
+            if self._turn_away():
+                return
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hear that the socket is closed."""
+        self._calm()
+        self._wires.discard(self)
+        self._warned.set()
+        self._idle.set()
+        super().connection_lost(exc)
+
+    def on_settings(self) -> None:
+        """Hear that the peer speaks HTTP/2."""
+        self._known = True
+        self._calm()
+
+    def on_pong(self, payload: bytes) -> None:
+        """Hear that the peer has read that we are stopping."""
+        if payload == _DRAINED:
+            self._warned.set()
+
+    def on_end(self, error: ProtocolError) -> None:
+        """Close a connection whose peer broke the rules."""
+        log.warning("closed the connection from %s: %s", self.peer, error)
+        self.close()
+
+    def _calm(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _lose_patience(self) -> None:
+        log.warning("closed the connection from %s: it said nothing in HTTP/2 for %g s", self.peer, _HELLO)
+        self.connection.lose("no HTTP/2")
+        self.close()
+
+    def _turn_away(self) -> bool:
+        """Close the connection of a peer that speaks something that we know and don't speak."""
+        first = self._first
+        if PREFACE.startswith(first[: len(PREFACE)]):
+            return False
+        if first.startswith(_TLS_HANDSHAKE):
+            said, answer = "TLS, this port plain text", b""
+        elif _HTTP1.match(first):
+            said, answer = "HTTP/1", _HTTP1_ANSWER
+        else:
+            return False
+        log.warning("closed the connection from %s: it speaks %s; this is a gRPC port", self.peer, said)
+        self._known = True
+        self.connection.lose("no HTTP/2")
+        self.connection.sender.take()
+        if answer:
+            self.connection.sender.write(answer)
+        self.close()
+        return True
+
+    # calls
+
+    def on_stream(self, stream_id: int, headers: Headers) -> Stream:
+        """Choose how a call is handled."""
+        head = request_head(headers)
+        route = self._routes.get(head.path)
+        if not head.content_type:
+            return Refusal(self, stream_id, answers.NOT_GRPC, at_end=True)
+        if head.problem is not None:
+            return self._refuse(stream_id, head.content_type, head.problem)
+        if route is None:
+            return self._refuse(stream_id, head.content_type, Unimplemented(f"{head.path} isn't served here"))
+        deadline = None
+        if head.timeout is not None:
+            deadline = time.monotonic() + head.timeout
+            self.deadlines.watch(deadline)
+        if route.unary is not None:
+            return UnaryCall(self, stream_id, head, route.unary, deadline)
+        assert route.stream is not None  # noqa: S101 - a route has exactly one handler
+        return ServerStream(self, stream_id, head, route.stream, deadline)
+
+    def _refuse(self, stream_id: int, content_type: str, error: StatusError) -> Refusal:
+        return Refusal(self, stream_id, answers.failure(error, content_type, headed=False), at_end=False)
+
+    def start(
+        self, call: UnaryCall | ServerStream, handler: Callable[[Request], Awaitable[Any]], request: Request
+    ) -> None:
+        """Handle a call in a task of its own."""
+        if len(self.running) >= self.tuning.limits.max_streams:
+            # Streams that were reset are gone at once, their handlers only soon: both count (CVE-2023-44487).
+            self.connection.reset(call, ErrorCode.REFUSED_STREAM)
+            return
+        self.running.add(call)
+        call.task = spawn(self.loop, serve(call, handler, request))
+
+    def retire(self, call: UnaryCall | ServerStream) -> None:
+        """Forget a call whose handler has ended."""
+        self.running.discard(call)
+        if self._stopping:
+            self._check_idle()
+
+    # stopping
+
+    def on_ended_stream(self) -> None:
+        """Hear that a stream has ended."""
+        self._check_idle()
+
+    async def drain(self) -> None:
+        """Send the peer elsewhere, and wait until the calls in hand are done."""
+        self._stopping = True
+        if not self._known:
+            return
+        # Two steps, so that calls which are under way when the peer hears of it are still served (RFC 9113, 6.8).
+        self.connection.announce_end()
+        self.connection.ping(_DRAINED)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._warned.wait(), _WARNING)
+        self.connection.refuse_more()
+        self._check_idle()
+        await self._idle.wait()
+
+    async def finish(self) -> None:
+        """Cancel what is left, and close."""
+        tasks = [call.task for call in self.running if call.task is not None]
+        for call in list(self.running):
+            call.abandon(Unavailable("the server is stopping"))
+        self.connection.close("stopped")
+        self.close()
+        await self.lost
+        if tasks:
+            await asyncio.wait(tasks, timeout=_WARNING)
+
+    def _check_idle(self) -> None:
+        if self._stopping and not self.running and not self.connection.streams:
+            self._idle.set()

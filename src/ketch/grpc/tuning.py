@@ -1,0 +1,63 @@
+"""Tuning: what a URL's options set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from ..errors import ConfigurationError
+from ..http2.limits import Limits
+from ..transport import MAX_MESSAGE_SIZE
+
+if TYPE_CHECKING:
+    from ..url import Url
+
+_LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How connections behave; seconds and bytes.
+
+    Attributes:
+        max_message_size: of a message sent or accepted, after decompression.
+        connect_timeout: for a connection and the first sign that it speaks HTTP/2.
+        keepalive: silence after which the peer is pinged, 0 for never. Stock gRPC servers take more than one ping in
+            five minutes without data for abuse, hence the default.
+        keepalive_timeout: how long the answer may take before the connection counts as lost.
+        assembly: bytes that the incomplete messages of one connection may take; further ones wait.
+        limits: what a peer may cost us.
+    """
+
+    max_message_size: int = MAX_MESSAGE_SIZE
+    connect_timeout: float = 5.0
+    keepalive: float = 300.0
+    keepalive_timeout: float = 20.0
+    assembly: int = 64 * 1024 * 1024
+    limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def from_url(cls, url: Url) -> Self:
+        """Read a URL's options.
+
+        Raises:
+            ConfigurationError: one is unknown or out of its range.
+        """
+        url.only("max_message_size", "max_streams", "connect_timeout", "keepalive", "keepalive_timeout")
+        size = int(_between(url, "max_message_size", MAX_MESSAGE_SIZE, 1, _LARGEST))
+        usual = cls()
+        return cls(
+            max_message_size=size,
+            connect_timeout=_between(url, "connect_timeout", usual.connect_timeout, 0.001, 3600),
+            keepalive=_between(url, "keepalive", usual.keepalive, 0, 1e6),
+            keepalive_timeout=_between(url, "keepalive_timeout", usual.keepalive_timeout, 0.001, 3600),
+            assembly=max(usual.assembly, 2 * size),
+            limits=Limits(max_streams=int(_between(url, "max_streams", usual.limits.max_streams, 1, _LARGEST))),
+        )
+
+
+def _between(url: Url, name: str, default: float, low: float, high: float) -> float:
+    value = url.number(name, default)
+    if not low <= value <= high:
+        raise ConfigurationError(f"{url.name}: option {name}={value:g} must be between {low:g} and {high:g}")
+    return value

@@ -1,0 +1,197 @@
+"""What goes out: the peer's windows, frames of the size it takes, and a bound on what waits for the socket.
+
+`out` collects bytes until the socket takes them all at once. A message that doesn't fit into the windows, or into
+the room before the socket, stays with its stream as `Pending` and goes on when there is room; streams take turns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import frames
+from .frames import DATA, END_STREAM, HEAD, MAX_31
+from .settings import DEFAULT_FRAME, DEFAULT_WINDOW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .stream import Stream
+
+#: Bytes of messages that are made ready for the socket before it has taken the ones before.
+ROOM = 262_144
+#: Bytes of frames other than messages that may wait for a peer that doesn't read.
+CONTROL_ROOM = 1_048_576
+
+
+class Pending:
+    """A message that waits for room, and what follows it."""
+
+    __slots__ = ("at", "data", "end", "trailers")
+
+    def __init__(self, data: bytes, *, end: bool, trailers: bytes) -> None:
+        self.data = memoryview(data)
+        self.at = 0
+        self.end = end
+        self.trailers = trailers
+
+
+class Sender:
+    """The outgoing half of a connection. `wake` is called when there is something to write."""
+
+    def __init__(self, wake: Callable[[], None], ended: Callable[[Stream], None]) -> None:
+        self.out: list[bytes] = []
+        self.window = DEFAULT_WINDOW
+        self.max_frame = DEFAULT_FRAME
+        self._wake = wake
+        self._ended = ended
+        self._room = ROOM
+        self._asleep = True
+        self._paused = False
+        self._control = 0
+        self._blocked: dict[Stream, None] = {}
+
+    def write(self, data: bytes) -> None:
+        """Queue frames that no window bounds."""
+        self.out.append(data)
+        self._control += len(data)
+        if self._asleep:
+            self._asleep = False
+            self._wake()
+
+    @property
+    def overrun(self) -> bool:
+        """The peer makes us answer, but doesn't read the answers."""
+        return self._control > CONTROL_ROOM
+
+    def message(self, stream: Stream, head: bytes, data: bytes, *, end: bool, trailers: bytes = b"") -> bool:
+        """Queue header frames, one message, and what ends the stream after it.
+
+        `end` sets END_STREAM on the last of the data; `trailers` are finished frames that end the stream.
+        Returns False when part of the message has to wait; `on_drained` is called when it has gone.
+        """
+        size = len(data)
+        if self._asleep:
+            self._asleep = False
+            self._wake()
+        if (
+            size <= self.max_frame
+            and size <= self.window
+            and size <= stream.send_window
+            and size <= self._room
+            and stream.pending is None
+        ):
+            self.window -= size
+            stream.send_window -= size
+            self._room -= size
+            flags = END_STREAM if end else 0
+            self.out += (head, HEAD.pack(size >> 16, size & 0xFFFF, DATA, flags, stream.id), data, trailers)
+            if end or trailers:
+                self._ended(stream)
+            return True
+        if head:
+            self.out.append(head)
+        stream.pending = Pending(data, end=end, trailers=trailers)
+        self._blocked[stream] = None
+        return self.pump(stream)
+
+    def finish(self, stream: Stream, trailers: bytes) -> None:
+        """End the stream with finished frames, after what is pending."""
+        pending = stream.pending
+        if pending is None:
+            self.write(trailers)
+            self._ended(stream)
+        else:
+            pending.trailers = trailers
+
+    def pump(self, stream: Stream) -> bool:
+        """Send as much of a stream's pending message as there is room for; True when all of it went."""
+        pending = stream.pending
+        if pending is None:
+            return True
+        while pending.at < len(pending.data):
+            left = len(pending.data) - pending.at
+            size = min(left, self.window, stream.send_window, self._room, self.max_frame)
+            if size <= 0:
+                return False
+            self._chunk(stream, pending, size, end=pending.end and size == left)
+        if not pending.data and pending.end:
+            self._chunk(stream, pending, 0, end=True)
+        self._done(stream, pending)
+        return True
+
+    def _chunk(self, stream: Stream, pending: Pending, size: int, *, end: bool) -> None:
+        self.window -= size
+        stream.send_window -= size
+        self._room -= size
+        piece = pending.data[pending.at : pending.at + size]
+        pending.at += size
+        self.out += (
+            HEAD.pack(size >> 16, size & 0xFFFF, DATA, END_STREAM if end else 0, stream.id),
+            bytes(piece),
+        )
+        if self._asleep:
+            self._asleep = False
+            self._wake()
+
+    def _done(self, stream: Stream, pending: Pending) -> None:
+        stream.pending = None
+        self._blocked.pop(stream, None)
+        if pending.trailers:
+            self.write(pending.trailers)
+        if pending.trailers or pending.end:
+            self._ended(stream)
+        stream.on_drained()
+
+    def pump_all(self) -> None:
+        """Go on with all that waits, in turns: who got something goes to the end of the queue."""
+        for stream in list(self._blocked):
+            if self.window <= 0 or self._room <= 0:
+                return
+            before = stream.send_window
+            if not self.pump(stream) and stream.send_window != before:
+                self._blocked[stream] = self._blocked.pop(stream)
+
+    def forget(self, stream: Stream) -> None:
+        """Drop what waits on a stream that is no more."""
+        if stream.pending is not None:
+            stream.pending = None
+            self._blocked.pop(stream, None)
+
+    def take(self) -> bytes:
+        """Return all that is to be written now."""
+        data = b"".join(self.out)
+        self.out.clear()
+        self._asleep = True
+        return data
+
+    def taken(self, *, paused: bool) -> None:
+        """Hear whether the socket can take more; what waited goes on when it can."""
+        self._paused = paused
+        if paused:
+            self._room = 0
+            return
+        self._room = ROOM
+        self._control = 0
+        if self._blocked:
+            self.pump_all()
+
+    def grow(self, increment: int) -> bool:
+        """Open the connection's window; False when it would exceed what the RFC allows."""
+        self.window += increment
+        if self.window > MAX_31:
+            return False
+        if self._blocked:
+            self.pump_all()
+        return True
+
+    def grow_stream(self, stream: Stream, increment: int) -> bool:
+        """Open a stream's window; False when it would exceed what the RFC allows."""
+        stream.send_window += increment
+        if stream.send_window > MAX_31:
+            return False
+        self.pump(stream)
+        return True
+
+    def headers(self, stream_id: int, block: bytes, *, end: bool) -> bytes:
+        """Return a header block as frames of a size that the peer takes."""
+        return frames.headers(stream_id, block, self.max_frame, end=end)

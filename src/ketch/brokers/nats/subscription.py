@@ -23,8 +23,8 @@ log = logging.getLogger("ketch.broker")
 
 #: Messages that wait here; beyond it they wait in the driver, whose limits follow.
 _CAPACITY = 1024
-PENDING_MESSAGES = 65_536
-PENDING_BYTES = 64 * 1024 * 1024
+PENDING_MESSAGES = 512 * 1024
+PENDING_BYTES = 128 * 1024 * 1024
 
 #: Seconds to tell the server that no more is wanted and to get what is on its way.
 _DRAIN = 5.0

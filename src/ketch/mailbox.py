@@ -17,6 +17,8 @@ from .broker import Delivery, Outcome, Subscription
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from .errors import BrokerError
+
 log = logging.getLogger("ketch.broker")
 
 #: Deliveries, and bytes of their bodies, that a mailbox holds.
@@ -49,6 +51,7 @@ class Mailbox(Subscription):
         self._slow = False
         self._leaving = False
         self._stopped = False
+        self._error: BrokerError | None = None
 
     def offer(self, deliveries: Sequence[Delivery]) -> bool:
         """Take deliveries in, all or none; False when the mailbox is full."""
@@ -67,6 +70,22 @@ class Mailbox(Subscription):
         if not self.offer(deliveries) and not (await self._room() and self.offer(deliveries)):
             self.dropped += len(deliveries)
 
+    def offer_or_drop(self, deliveries: Sequence[Delivery]) -> None:
+        """Take deliveries in, or drop them when there is no room, for deliverers that can't wait."""
+        if not self.offer(deliveries):
+            self.dropped += len(deliveries)
+            self._report_slow()
+
+    def fail(self, error: BrokerError) -> None:
+        """Say that nothing will come any more; what is there can still be received, then the error is raised."""
+        self._error = error
+        self._readable.set()
+
+    def _report_slow(self) -> None:
+        if not self._slow:
+            self._slow = True
+            log.warning("a subscriber of %s doesn't keep up; events are dropped for it until it does", self.topic)
+
     async def _room(self) -> bool:
         if self._slow:
             return False
@@ -75,8 +94,7 @@ class Mailbox(Subscription):
             async with asyncio.timeout(PATIENCE):
                 await self._writable.wait()
         except TimeoutError:
-            self._slow = True
-            log.warning("a subscriber of %s doesn't keep up; events are dropped for it until it does", self.topic)
+            self._report_slow()
             return False
         return True
 
@@ -86,6 +104,8 @@ class Mailbox(Subscription):
         while not queue:
             if self._stopped:
                 return ()
+            if self._error is not None:
+                raise self._error
             self._readable.clear()
             await self._readable.wait()
         batch = [queue.popleft() for _ in range(min(len(queue), _BATCH))]

@@ -222,7 +222,9 @@ def compare(seconds: float, rounds: int) -> dict[str, object]:
         key: {name: statistics.median(result[name] for result in results) for name in ("rate", "p50", "p99")}
         for key, results in found.items()
     }
-    print(f"{'client':10}{'server':10}{'in flight':>10}{'calls/s':>10}{'p50 us':>9}{'p99 us':>9}{'x grpc.aio':>12}{'of bare':>9}")
+    print(
+        f"{'client':10}{'server':10}{'in flight':>10}{'calls/s':>10}{'p50 us':>9}{'p99 us':>9}{'x grpc.aio':>12}{'of bare':>9}"
+    )
     for (client, server, in_flight), result in medians.items():
         stock = medians["grpc.aio", "grpc.aio", in_flight]["rate"]
         bare = medians["bare", "bare", in_flight]["rate"]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Any, Final, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from ..http2.connection import Connection
 from .deadlines import Deadlines
 from .inbox import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from ..errors import ProtocolError
     from ..http2.compression import Headers
@@ -25,17 +26,19 @@ _FAREWELL: Final = 2.0
 #: The ping that asks for a sign of life; answers to others are none of the wire's business.
 KEEPALIVE: Final = b"ketchnow"
 
+Spawn: TypeAlias = "Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]"
+
 if sys.version_info >= (3, 12):
 
-    def spawn(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task; it runs at once up to where it first waits, which most handlers never do."""
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+    def spawner(loop: asyncio.AbstractEventLoop) -> Spawn:
+        """Return what starts tasks. They run at once up to where they first wait, which most handlers never do."""
+        return partial(asyncio.Task, loop=loop, eager_start=True)
 
 else:
 
-    def spawn(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task."""
-        return loop.create_task(coroutine)
+    def spawner(loop: asyncio.AbstractEventLoop) -> Spawn:
+        """Return what starts tasks."""
+        return loop.create_task
 
 
 class Wire(asyncio.Protocol):

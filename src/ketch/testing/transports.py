@@ -496,9 +496,7 @@ class TransportSuite:
             await channel.close()
             await again.stop(0)
 
-    async def test_stopping_waits_for_calls_in_hand(
-        self, channel: Channel, listener: Listener, served: Served
-    ) -> None:
+    async def test_stopping_waits_for_calls_in_hand(self, channel: Channel, listener: Listener, served: Served) -> None:
         calling = asyncio.create_task(self.call(channel, "Wait"))
         await served.started.wait()
         stopping = asyncio.create_task(listener.stop(self.patience))
@@ -557,5 +555,3 @@ class TransportSuite:
         kind = type(make())
         with pytest.raises(ConfigurationError):
             kind.from_url(Url.parse(f"{kind.name}://?no-such-option=1"))
-
-

@@ -232,9 +232,7 @@ class _MemoryStream(Stream):
 class _MemoryListener(Listener):
     """Runs handlers, each in a task of its own."""
 
-    def __init__(
-        self, address: str, routes: Mapping[str, Route], limit: int, forget: Callable[[], object]
-    ) -> None:
+    def __init__(self, address: str, routes: Mapping[str, Route], limit: int, forget: Callable[[], object]) -> None:
         self._address = address
         self._routes = routes
         self._limit = limit

@@ -199,7 +199,7 @@ async def measure(kind: str, address: str, in_flight: int, seconds: float) -> No
 
 def one(client: str, server: str, in_flight: int, seconds: float) -> dict[str, float]:
     """Measure one pair once, each side in a process of its own."""
-    me = [sys.executable, __file__]
+    me = [sys.executable, str(Path(__file__).resolve())]
     with subprocess.Popen([*me, "serve", server], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -76,7 +76,7 @@ class Wire(asyncio.Protocol):
         self.peer = _address(transport.get_extra_info("peername"))
         if self.connection.client:
             self._reading = False
-            self._flush()  # a server waits until the client has shown that it speaks HTTP/2
+            self.flush()  # a server waits until the client has shown that it speaks HTTP/2
         if self.tuning.keepalive:
             self._keepalive = self.loop.call_later(self.tuning.keepalive, self._listen_for_life)
 
@@ -87,7 +87,7 @@ class Wire(asyncio.Protocol):
         self.connection.receive(data)
         self._reading = False
         if self.connection.sender.out:
-            self._flush()
+            self.flush()
 
     def pause_writing(self) -> None:
         """Hear that the socket is full."""
@@ -118,6 +118,14 @@ class Wire(asyncio.Protocol):
             self._scheduled = True
             self.loop.call_soon(self._flush_scheduled)
 
+    def flush(self) -> None:
+        """Write what is queued now."""
+        sender = self.connection.sender
+        if self._transport is None or self._closing or not sender.out:
+            return
+        self._transport.write(sender.take())
+        sender.taken(paused=self._paused)
+
     def on_stream(self, stream_id: int, headers: Headers) -> Stream:
         """Make the object for a stream that the peer opens."""
         raise NotImplementedError
@@ -142,7 +150,7 @@ class Wire(asyncio.Protocol):
 
     def close(self) -> None:
         """Write what is queued and close; a peer that doesn't read gets no more than a moment."""
-        self._flush()
+        self.flush()
         transport = self._transport
         if transport is not None and self._farewell is None:
             self._closing = True
@@ -158,14 +166,7 @@ class Wire(asyncio.Protocol):
 
     def _flush_scheduled(self) -> None:
         self._scheduled = False
-        self._flush()
-
-    def _flush(self) -> None:
-        sender = self.connection.sender
-        if self._transport is None or self._closing or not sender.out:
-            return
-        self._transport.write(sender.take())
-        sender.taken(paused=self._paused)
+        self.flush()
 
     def _listen_for_life(self) -> None:
         tuning = self.tuning

@@ -44,6 +44,9 @@ class Owner(Protocol):
     def wake(self) -> None:
         """There is something to write."""
 
+    def flush(self) -> None:
+        """There is enough to write it now."""
+
     def on_stream(self, stream_id: int, headers: Headers) -> Stream:
         """Make the object for a stream that the peer opens; its `on_headers` is called next, with the same headers."""
 
@@ -95,7 +98,7 @@ class Connection:
         self.client = client
         self._check = response_problem if client else request_problem
         self._decoder = Decoder(self.limits.max_header_list)
-        self.sender = Sender(owner.wake, self._sent_end)
+        self.sender = Sender(owner.wake, owner.flush, self._sent_end)
         self._reader = self._make_reader()
         self._next_id = 1
         self._highest = 0  # of the peer's streams

@@ -74,7 +74,7 @@ SERVERS: list[object] = []
 
 
 class Frames(asyncio.Protocol):
-    """Four bytes of length, four of a number, a message; writes joined once per turn of the loop."""
+    """Four bytes of length, four of a number, a message; writes joined, as ketch joins them."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -88,10 +88,13 @@ class Frames(asyncio.Protocol):
         if not self.out:
             self.loop.call_soon(self.flush)
         self.out.append(len(body).to_bytes(4) + number.to_bytes(4) + body)
+        if len(self.out) >= 16:
+            self.flush()
 
     def flush(self) -> None:
-        self.transport.write(b"".join(self.out))
-        self.out.clear()
+        if self.out:
+            self.transport.write(b"".join(self.out))
+            self.out.clear()
 
     def data_received(self, data: bytes) -> None:
         data = self.rest + data

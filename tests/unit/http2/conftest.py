@@ -123,11 +123,11 @@ def client():
     return Side(client=True).start()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make_side():
     return Side
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def split_frames():
     return split

@@ -66,6 +66,7 @@ class Module:
                 "from typing import Any, ClassVar",
                 "",
                 f"from ketch.rpc import {', '.join(sorted(self._rpc_names(streams=streams), key=str.lower))}",
+                "",
                 *imports,
                 "",
                 *classes,

@@ -14,27 +14,28 @@ from typing import TYPE_CHECKING
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from ketch.errors import ConfigurationError, MissingExtra
-from ketch.protoc import respond
+from ..errors import ConfigurationError, MissingExtra
+from ..protoc import respond
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
-def compile_protos(sources: Sequence[Path], proto_paths: Sequence[Path]) -> dict[str, bytes]:
+def compile_protos(protos: Mapping[Path, str], roots: Sequence[Path]) -> dict[str, bytes]:
     """Return the generated files by their paths beneath the output folder, with their imports as protoc writes them.
 
+    Args:
+        protos: the files, each with the name that protoc knows it by: its path beneath one of the roots.
+        roots: the folders that imports start from.
+
     Raises:
-        ConfigurationError: a source is missing, or protoc refused one: its own words.
+        ConfigurationError: protoc refused a file: its own words.
         MissingExtra: there is no protoc.
     """
-    named = _proto_files(sources)
-    roots = list(dict.fromkeys(proto_paths or [source if source.is_dir() else source.parent for source in sources]))
-    protos = {file: _name(file, roots) for file in named}
     with TemporaryDirectory(prefix="ketch-") as folder:
         out, described = Path(folder, "out"), Path(folder, "descriptors")
         out.mkdir()
-        _run_protoc(roots, named, out, described)
+        _run_protoc(roots, list(protos), out, described)
         written = {file.relative_to(out).as_posix(): file.read_bytes() for file in out.rglob("*") if file.is_file()}
         descriptors = FileDescriptorSet.FromString(described.read_bytes())
     _note_foreign_imports(descriptors, set(protos.values()))
@@ -64,27 +65,6 @@ def _wheel_protoc() -> Iterator[str]:
     for file in installed:
         if file.name in {"protoc", "protoc.exe"}:
             yield str(file.locate())
-
-
-def _proto_files(sources: Iterable[Path]) -> list[Path]:
-    found: set[Path] = set()
-    for source in sources:
-        if not source.exists():
-            raise ConfigurationError(f"{source}: no such file or folder")
-        protos = [source] if source.is_file() else list(source.rglob("*.proto"))
-        if not protos:
-            raise ConfigurationError(f"{source}: no .proto file in there")
-        found.update(protos)
-    return sorted(found)
-
-
-def _name(file: Path, roots: Sequence[Path]) -> str:
-    """Return the name that protoc gives a file: its path beneath the first root that it lies in."""
-    for root in roots:
-        if file.is_relative_to(root):
-            return file.relative_to(root).as_posix()
-    listed = ", ".join(map(str, roots))
-    raise ConfigurationError(f"{file} lies in no proto path ({listed}); name its folder: --proto-path {file.parent}")
 
 
 def _run_protoc(roots: Sequence[Path], protos: Sequence[Path], out: Path, described: Path) -> None:

@@ -7,16 +7,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ketch.cli.compiler import compile_protos
-from ketch.cli.generated import differences, is_package, packages, write
-from ketch.cli.relative import relative_imports
-from ketch.errors import ConfigurationError
+from ..errors import ConfigurationError
+from .compiler import compile_protos
+from .generated import differences, is_package, packages, write
+from .relative import relative_imports
+from .sources import find_protos, proto_name, root_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _DESCRIPTION = """\
-Writes for each .proto file, at the place its path beneath the proto path says:
+Writes for each .proto file, at its path beneath the proto path:
   *_pb2.py, *_pb2.pyi   the messages, as protoc writes them
   *_ketch.py            a servicer to implement and a stub to call, for each service
 The files import each other relatively, so --out may lie inside a package."""
@@ -37,20 +38,21 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 def _describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("sources", nargs="+", type=Path, metavar="FILE_OR_DIR", help="a .proto file, or a folder of them")
-    add("--out", type=Path, default=Path(), metavar="DIR", help="where to write (default: the current folder)")
+    add("--out", type=Path, metavar="DIR", help="where to write (default: beside the .proto files)")
     add(
         *("-I", "--proto-path"),
         action="append",
         type=Path,
         default=[],
         metavar="DIR",
-        help="a folder that imports start from (default: each DIR named, and the folder of each FILE); repeatable",
+        help="a folder that imports start from; repeatable (default: a DIR named itself, and for a FILE "
+        "the folder above those that are named like its package)",
     )
     add(
         "--package",
         action=argparse.BooleanOptionalAction,
         help="whether --out is a package, or part of one, or else a folder on sys.path "
-        "(default: it is if it holds or lies next to an __init__.py, or is new)",
+        "(default: a package, unless it is the current folder, is called src or holds a pyproject.toml)",
     )
     add("--check", action="store_true", help="write nothing; exit 1 and name the files that are missing or differ")
     parser.set_defaults(run=run)
@@ -71,23 +73,37 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def generate(
-    sources: Iterable[Path], proto_paths: Iterable[Path], out: Path, *, package: bool | None = None
+    sources: Iterable[Path], proto_paths: Iterable[Path] = (), out: Path | None = None, *, package: bool | None = None
 ) -> dict[Path, bytes]:
     """Return what belongs on the disk, by path: generated files, and an empty `__init__.py` where a package lacks one.
 
     Args:
         sources: .proto files and folders of them.
-        proto_paths: the folders that imports start from; none: the folders among the sources and those of the files.
-        out: the folder above everything that is returned.
+        proto_paths: the folders that imports start from; none: seen from the sources.
+        out: the folder above everything that is returned; None: the proto path, so that files lie beside their source.
         package: whether `out` is part of a package, or on `sys.path`; None to see from what is there.
 
     Raises:
         ConfigurationError: a source is missing or protoc refused it: its own words, with file and line.
+        MissingExtra: there is no protoc.
     """
+    sources = list(sources)
+    found = find_protos(sources)
+    roots = list(dict.fromkeys(proto_paths)) or list(dict.fromkeys(map(root_of, sources)))
+    protos = {file: proto_name(file, roots) for file in found}
+    out = _beside(roots) if out is None else out
     package = is_package(out) if package is None else package
-    written = relative_imports(compile_protos(list(sources), list(proto_paths)), package=package)
+    written = relative_imports(compile_protos(protos, roots), package=package)
     files = {out / name: content for name, content in written.items()}
     return files | dict.fromkeys(packages(files, out, package=package), b"")
+
+
+def _beside(roots: Sequence[Path]) -> Path:
+    if len(roots) > 1:
+        raise ConfigurationError(
+            f"there are several proto paths ({', '.join(map(str, roots))}); say where to: --out DIR"
+        )
+    return roots[0]
 
 
 def _check(files: dict[Path, bytes]) -> int:

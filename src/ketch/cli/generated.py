@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
 
 INIT = "__init__.py"
+
+_PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", ".git")
 
 
 def write(files: Mapping[Path, bytes]) -> Iterator[Path]:
@@ -31,16 +33,18 @@ def differences(files: Mapping[Path, bytes]) -> dict[Path, str]:
 
 
 def is_package(folder: Path) -> bool:
-    """Return whether a folder's modules are imported as parts of a package: it is one, lies in one, or is new.
+    """Return whether a folder's modules are imported as parts of a package rather than from a folder on `sys.path`.
 
-    A folder that existed before, outside of any package, is taken for one on `sys.path`, such as `src`.
+    They are if it has an `__init__.py` or lies in a folder that does. If neither, they are unless it looks like the
+    root of a project: the current folder, one called `src`, one with a project's files.
     """
     for place in (folder, *folder.parents):
         if (place / INIT).exists():
             return True
         if place != folder and place.exists():
             break
-    return folder.name.isidentifier() and not (folder.exists() and any(folder.iterdir()))
+    whole = folder.resolve()
+    return not (whole == Path.cwd() or whole.name == "src" or any((folder / name).exists() for name in _PROJECT_FILES))
 
 
 def packages(files: Iterable[Path], out: Path, *, package: bool) -> set[Path]:

@@ -4,6 +4,6 @@ protoc runs it with a `CodeGeneratorRequest` on standard input and reads a `Code
 (google/protobuf/compiler/plugin.proto). `ketch generate` runs protoc.
 """
 
-from ketch.protoc.plugin import main, respond
+from .plugin import main, respond
 
 __all__ = ["main", "respond"]

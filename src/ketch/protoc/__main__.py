@@ -2,6 +2,6 @@
 
 import sys
 
-from ketch.protoc.plugin import main
+from .plugin import main
 
 sys.exit(main())

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from ketch.protoc.docstring import docstring
-from ketch.protoc.names import import_line, module_of, python, snake, unique
+from .docstring import docstring
+from .names import import_line, module_of, python, snake, unique
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto

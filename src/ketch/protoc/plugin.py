@@ -9,8 +9,8 @@ from google.protobuf.compiler import plugin_pb2 as plugin
 from google.protobuf.descriptor_pb2 import Edition
 from google.protobuf.message import DecodeError
 
-from ketch.protoc.module import Module
-from ketch.protoc.names import module_of
+from .module import Module
+from .names import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     Call = Callable[[], Awaitable[Ack]]
 
 METHOD = "/ketch.bench.v1.Users/Create"
-PROTOBUF = "application/protobuf"
 USER = User(id="0f0e", name="Ewan Valentine", email="ewan.valentine89@gmail.com", company="BBC")
 #: (client, server)
 PAIRS = [("grpc.aio", "grpc.aio"), ("grpc.aio", "ketch"), ("ketch", "ketch"), ("bare", "bare")]
@@ -45,14 +44,19 @@ async def create(user: User) -> Ack:
 
 
 async def serve_ketch() -> str:
-    from ketch.transport import Request, Route
-    from ketch.transports.grpc import GrpcTransport
+    from bench_ketch import Users
 
-    async def handle(request: Request) -> bytes:
-        return (await create(User.FromString(request.body))).SerializeToString()
+    from ketch import Service
 
-    listener = await GrpcTransport().listen("127.0.0.1:0", {METHOD: Route(unary=handle)})
-    return listener.address
+    class Servicer(Users):
+        async def create(self, request: User, /) -> Ack:
+            return await create(request)
+
+    service = Service("bench", registry="memory", broker="memory")
+    service.serve(Servicer())
+    await service.__aenter__()
+    SERVERS.append(service)
+    return service.address
 
 
 async def serve_grpc_aio() -> str:
@@ -142,15 +146,14 @@ async def serve_bare() -> str:
 
 
 async def connect_ketch(address: str) -> Call:
-    from ketch.transports.grpc import GrpcTransport
+    from bench_ketch import UsersStub
 
-    channel = GrpcTransport().connect(address)
+    from ketch import Client
 
-    async def call() -> Ack:
-        body = await channel.unary(METHOD, USER.SerializeToString(), content_type=PROTOBUF, timeout=10)
-        return Ack.FromString(body)
-
-    return call
+    client = Client.from_env(registry=f"static://?ketch.bench.v1.Users={address}")
+    await client.__aenter__()
+    users = client.stub(UsersStub)
+    return lambda: users.create(USER, timeout=10)
 
 
 async def connect_grpc_aio(address: str) -> Call:

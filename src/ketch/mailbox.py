@@ -17,11 +17,17 @@ from .broker import Delivery, Outcome, Subscription
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from .errors import BrokerError
+
 log = logging.getLogger("ketch.broker")
 
 #: Deliveries, and bytes of their bodies, that a mailbox holds.
 CAPACITY = 65_536
 CAPACITY_BYTES = 64 * 1024 * 1024
+
+#: What it must be down to before who waits for room goes on: soon, or a fast consumer would not make it in time.
+_ROOMY = CAPACITY * 15 // 16
+_ROOMY_BYTES = CAPACITY_BYTES * 15 // 16
 
 #: Seconds that a deliverer waits for room.
 PATIENCE = 0.1
@@ -49,6 +55,7 @@ class Mailbox(Subscription):
         self._slow = False
         self._leaving = False
         self._stopped = False
+        self._error: BrokerError | None = None
 
     def offer(self, deliveries: Sequence[Delivery]) -> bool:
         """Take deliveries in, all or none; False when the mailbox is full."""
@@ -66,6 +73,11 @@ class Mailbox(Subscription):
         """Take deliveries in as soon as there is room; drop them when there is none for too long."""
         if not self.offer(deliveries) and not (await self._room() and self.offer(deliveries)):
             self.dropped += len(deliveries)
+
+    def fail(self, error: BrokerError) -> None:
+        """Say that nothing will come any more; what is there can still be received, then the error is raised."""
+        self._error = error
+        self._readable.set()
 
     async def _room(self) -> bool:
         if self._slow:
@@ -86,14 +98,16 @@ class Mailbox(Subscription):
         while not queue:
             if self._stopped:
                 return ()
+            if self._error is not None:
+                raise self._error
             self._readable.clear()
             await self._readable.wait()
         batch = [queue.popleft() for _ in range(min(len(queue), _BATCH))]
         for delivery in batch:
             self._bytes -= len(delivery.message.body)
-        if len(queue) <= CAPACITY // 2 and self._bytes <= CAPACITY_BYTES // 2:
+        if len(queue) <= _ROOMY and self._bytes <= _ROOMY_BYTES:
             self._writable.set()
-            if self._slow:
+            if self._slow and len(queue) <= CAPACITY // 2:
                 self._slow = False
                 log.warning("the subscriber of %s keeps up again; %d events were dropped", self.topic, self.dropped)
         return batch

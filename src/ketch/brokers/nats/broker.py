@@ -13,9 +13,12 @@ from ...broker import Broker, Capabilities, Site, Subscription
 from ...errors import BrokerError, BrokerUnavailable, MessageTooLarge, SubscriptionRefused
 from .config import Config
 from .envelope import native, unwrap, wrap
-from .subscription import PENDING_BYTES, PENDING_MESSAGES, NatsSubscription
+from .subscription import NatsSubscription
+from .wire import Reader, Sink, Writer
 
 if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
     from ...message import Message
     from ...url import Url
 
@@ -23,10 +26,6 @@ log = logging.getLogger("ketch.broker")
 
 #: Seconds between two tries to reach a server again.
 _RECONNECT_WAIT = 0.5
-
-#: Bytes that the headers of an event without metadata of its own stay under.
-_HEADERS = 2048
-_PLAIN = 6
 
 
 class NatsBroker(Broker):
@@ -41,6 +40,8 @@ class NatsBroker(Broker):
         self._connected = asyncio.Event()
         self._refusals: list[str] = []
         self._subscriptions: list[NatsSubscription] = []
+        self._sinks: dict[int, Sink] = {}
+        self._writer = Writer()
         self._closing = False
         self._wrap = config.envelope == "go-micro"
         self._read = unwrap if self._wrap else native
@@ -62,6 +63,7 @@ class NatsBroker(Broker):
         self._closing = False
         self._connected = asyncio.Event()
         client = Client()
+        client._ps = Reader(client, self._sinks)  # noqa: SLF001 - see wire.py and decision 3
         try:
             async with asyncio.timeout(self._config.connect_timeout):
                 await self._connect(client, site.service)
@@ -98,27 +100,24 @@ class NatsBroker(Broker):
         client = self._open_client()
         if not client.is_connected:
             await self._reconnection(message.topic)
-        if self._wrap:
-            data, headers = wrap(message), None
+        command = None if self._wrap else self._writer.command(message)
+        if command is None or len(command) > client.max_payload:
+            await self._publish_any(client, message)
         else:
-            data, headers = message.body, dict(message.headers) or None
-        self._check_size(client, data, headers)
+            await client._send_command(command)  # noqa: SLF001 - as its `publish` ends
+            flusher = client._flush_queue  # noqa: SLF001
+            if flusher is not None and flusher.empty():
+                await client._flush_pending()  # noqa: SLF001
+
+    async def _publish_any(self, client: Client, message: Message) -> None:
+        data, headers = (wrap(message), None) if self._wrap else (message.body, dict(message.headers) or None)
+        _check_size(client, data, headers)
         try:
             await client.publish(message.topic, data, headers=headers)
-        except errors.MaxPayloadError as error:
-            raise MessageTooLarge(f"{len(data)} bytes are over the server's limit of {client.max_payload}") from error
         except (errors.OutboundBufferLimitError, errors.ConnectionClosedError, errors.ConnectionDrainingError) as error:
             raise BrokerUnavailable(f"{self.location}: {error}") from error
         except (errors.Error, ValueError) as error:
             raise BrokerError(f"{self.location}: can't publish to {message.topic}: {error}") from error
-
-    def _check_size(self, client: Client, data: bytes, headers: dict[str, str] | None) -> None:
-        # The server counts headers too, and cuts the connection of whoever exceeds its limit.
-        size = len(data)
-        if headers is not None and (size + _HEADERS > client.max_payload or len(headers) > _PLAIN):
-            size += sum(len(name.encode()) + len(value.encode()) + 4 for name, value in headers.items()) + 12
-        if size > client.max_payload:
-            raise MessageTooLarge(f"{size} bytes are over the server's limit of {client.max_payload}")
 
     async def _reconnection(self, topic: str) -> None:
         try:
@@ -135,14 +134,8 @@ class NatsBroker(Broker):
         subscription = NatsSubscription(topic, self._read)
         self._refusals.clear()
         try:
-            driver = await client.subscribe(
-                topic,
-                queue=group or "",
-                cb=subscription.on_message,
-                pending_msgs_limit=PENDING_MESSAGES,
-                pending_bytes_limit=PENDING_BYTES,
-            )
-            subscription.attach(driver)
+            driver = await client.subscribe(topic, queue=group or "", cb=_unexpected)
+            subscription.attach(driver, self._sinks)
             await client.flush(timeout=max(1, round(self._config.timeout)))
         except (errors.BadSubjectError, ValueError) as error:
             raise SubscriptionRefused(f"{self.location}: {topic} is no subject: {error}") from error
@@ -165,6 +158,7 @@ class NatsBroker(Broker):
         self._closing = True
         await asyncio.gather(*(subscription.close() for subscription in self._subscriptions))
         self._subscriptions.clear()
+        self._sinks.clear()
         if client.is_connected:
             try:
                 await client.flush(timeout=max(1, round(self._config.timeout)))
@@ -200,4 +194,16 @@ class NatsBroker(Broker):
             return
         error = BrokerError(f"{self.location}: the connection was closed for good")
         for subscription in self._subscriptions:
-            subscription.lose(error)
+            subscription.fail(error)
+
+
+def _check_size(client: Client, data: bytes, headers: dict[str, str] | None) -> None:
+    # The server counts headers too, and cuts the connection of whoever exceeds its limit.
+    size = len(data) + sum(len(name.encode()) + len(value.encode()) + 4 for name, value in (headers or {}).items()) + 12
+    if size > client.max_payload:
+        raise MessageTooLarge(f"{size} bytes are over the server's limit of {client.max_payload}")
+
+
+async def _unexpected(message: Msg) -> None:
+    """Say that a message took the driver's path, which none should: the subscription has a sink."""
+    log.error("nats: a message on %s came past its subscription and is lost", message.subject)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -44,7 +44,7 @@ def wrap(message: Message) -> bytes:
     return text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
 
 
-def unwrap(topic: str, headers: Mapping[str, str], data: bytes) -> Message:
+def unwrap(topic: str, headers: Mapping[str, str] | None, data: bytes) -> Message:
     """Return what go-micro's JSON holds; anything else is taken as a native message."""
     if headers or not data.startswith(b"{"):
         return native(topic, headers, data)
@@ -60,6 +60,6 @@ def unwrap(topic: str, headers: Mapping[str, str], data: bytes) -> Message:
     return Message(topic, named, body)
 
 
-def native(topic: str, headers: Mapping[str, str] | Any, data: bytes) -> Message:
+def native(topic: str, headers: Mapping[str, str] | None, data: bytes) -> Message:
     """Return a message of NATS headers and payload."""
-    return Message(topic, {name.lower(): value for name, value in headers.items()} if headers else {}, data)
+    return Message(topic, {} if headers is None else headers, data)

@@ -1,4 +1,4 @@
-"""What a type checker must accept and refuse in a servicer and in calls; an ignore that isn't needed fails mypy itself."""
+"""What a type checker must accept and refuse in servicers and calls; an ignore that isn't needed fails mypy itself."""
 
 from shippy.consignment.v1.consignment_ketch import ConsignmentService, ConsignmentServiceStub
 from shippy.consignment.v1.consignment_pb2 import Consignment, CreateRequest, CreateResponse

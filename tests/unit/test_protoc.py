@@ -9,7 +9,7 @@ import types
 import pytest
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, MethodOptions
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ketch.protoc import respond
@@ -252,6 +252,11 @@ def test_what_is_deprecated_says_so(load):
     assert module.ShopStub.place.__doc__.split() == ["Place", "an", "order.", "Deprecated."]
 
 
+@example('ends in "quotes"')
+@example('"""starts, has """""" and ends so"""')
+@example('a backslash before the last quote \\"')
+@example("ends in a backslash \\")
+@example("a zero \x00 within")
 @given(st.text(alphabet=st.one_of(st.sampled_from("\"\\'\n\r #{}nNx"), st.characters(codec="utf-8"))))
 def test_no_comment_breaks_the_code(said):
     file = proto(services={"Shop": ["Place"]})

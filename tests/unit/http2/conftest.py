@@ -46,9 +46,7 @@ class Side:
         self.goaways = []
         self.streams = {}
         self.now = 0.0
-        self.connection = Connection(
-            self, client=client, limits=limits or Limits(), clock=clock or (lambda: self.now)
-        )
+        self.connection = Connection(self, client=client, limits=limits or Limits(), clock=clock or (lambda: self.now))
 
     def wake(self):
         pass

@@ -25,6 +25,10 @@ log = logging.getLogger("ketch.broker")
 CAPACITY = 65_536
 CAPACITY_BYTES = 64 * 1024 * 1024
 
+#: What it must be down to before who waits for room goes on: soon, or a fast consumer would not make it in time.
+_ROOMY = CAPACITY * 15 // 16
+_ROOMY_BYTES = CAPACITY_BYTES * 15 // 16
+
 #: Seconds that a deliverer waits for room.
 PATIENCE = 0.1
 
@@ -70,21 +74,10 @@ class Mailbox(Subscription):
         if not self.offer(deliveries) and not (await self._room() and self.offer(deliveries)):
             self.dropped += len(deliveries)
 
-    def offer_or_drop(self, deliveries: Sequence[Delivery]) -> None:
-        """Take deliveries in, or drop them when there is no room, for deliverers that can't wait."""
-        if not self.offer(deliveries):
-            self.dropped += len(deliveries)
-            self._report_slow()
-
     def fail(self, error: BrokerError) -> None:
         """Say that nothing will come any more; what is there can still be received, then the error is raised."""
         self._error = error
         self._readable.set()
-
-    def _report_slow(self) -> None:
-        if not self._slow:
-            self._slow = True
-            log.warning("a subscriber of %s doesn't keep up; events are dropped for it until it does", self.topic)
 
     async def _room(self) -> bool:
         if self._slow:
@@ -94,7 +87,8 @@ class Mailbox(Subscription):
             async with asyncio.timeout(PATIENCE):
                 await self._writable.wait()
         except TimeoutError:
-            self._report_slow()
+            self._slow = True
+            log.warning("a subscriber of %s doesn't keep up; events are dropped for it until it does", self.topic)
             return False
         return True
 
@@ -111,9 +105,9 @@ class Mailbox(Subscription):
         batch = [queue.popleft() for _ in range(min(len(queue), _BATCH))]
         for delivery in batch:
             self._bytes -= len(delivery.message.body)
-        if len(queue) <= CAPACITY // 2 and self._bytes <= CAPACITY_BYTES // 2:
+        if len(queue) <= _ROOMY and self._bytes <= _ROOMY_BYTES:
             self._writable.set()
-            if self._slow:
+            if self._slow and len(queue) <= CAPACITY // 2:
                 self._slow = False
                 log.warning("the subscriber of %s keeps up again; %d events were dropped", self.topic, self.dropped)
         return batch

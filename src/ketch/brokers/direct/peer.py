@@ -23,6 +23,10 @@ DELIVER = "/ketch.direct.v1.Events/Deliver"
 _CAPACITY = 65_536
 _CAPACITY_BYTES = 64 * 1024 * 1024
 
+#: What must be left before who waits for room goes on.
+_ROOMY = _CAPACITY * 15 // 16
+_ROOMY_BYTES = _CAPACITY_BYTES * 15 // 16
+
 #: Size at which a batch is sent; one event may make it larger.
 _BATCH_BYTES = 64 * 1024
 
@@ -152,9 +156,9 @@ class Peer:
             del events[:count]
         self._events -= count
         self._bytes -= size
-        if self._events <= _CAPACITY // 2 and self._bytes <= _CAPACITY_BYTES // 2:
+        if self._events <= _ROOMY and self._bytes <= _ROOMY_BYTES:
             self._room.set()
-            if self._slow:
+            if self._slow and self._events <= _CAPACITY // 2:
                 self._slow = False
                 log.warning("%s keeps up again; %d events were dropped for it", self.address, self.dropped)
         return head(*run) + b"".join(taken)

@@ -24,7 +24,11 @@ _DRAIN = 5.0
 
 
 class NatsSubscription(Mailbox):
-    """A mailbox that NATS fills. NATS core can't be held back, so what doesn't fit is dropped, counted and logged."""
+    """A mailbox that NATS fills.
+
+    While it is full nothing is read from the connection, for a tenth of a second at most: the server holds what comes
+    meanwhile. A consumer that is slower than that has its events dropped, counted and logged.
+    """
 
     def __init__(self, topic: str, read: Callable[[str, Mapping[str, str] | None, bytes], Message]) -> None:
         super().__init__(topic, self._unsubscribe)
@@ -37,10 +41,12 @@ class NatsSubscription(Mailbox):
         self._sinks = sinks
         sinks[driver._id] = self.take  # noqa: SLF001 - the id that messages come with
 
-    def take(self, batch: list[tuple[str, Any, bytes]]) -> None:
+    async def take(self, batch: list[tuple[str, Any, bytes]]) -> None:
         """Take messages as they came over the connection."""
         read = self._read
-        self.offer_or_drop([Delivery(read(subject, headers, data)) for subject, headers, data in batch])
+        deliveries = [Delivery(read(subject, headers, data)) for subject, headers, data in batch]
+        if not self.offer(deliveries):
+            await self.offer_patiently(deliveries)
 
     async def _unsubscribe(self) -> None:
         try:

@@ -7,7 +7,7 @@ are read and written here; whatever else comes over the connection goes to the d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nats.errors import ProtocolError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...message import Message
 
 #: Takes the messages of one subscription: subject, headers (None without any), payload of each.
-Sink: TypeAlias = Callable[[list[tuple[str, "RawHeaders | None", bytes]]], None]
+Sink: TypeAlias = Callable[[list[tuple[str, "RawHeaders | None", bytes]]], Awaitable[None]]
 
 _HEADER_LINE = b"NATS/1.0\r\n"
 
@@ -160,19 +160,19 @@ class Reader(Parser):
                 at = after
             else:
                 # What came before a PONG has to be in its mailbox when whoever waits for the PONG goes on.
-                self._hand_over(batches)
+                await self._hand_over(batches)
                 line, at = data[at : end + 2], end + 2
                 await super().parse(line)
-        self._hand_over(batches)
+        await self._hand_over(batches)
         self._rest = data[at:]
         if len(self._rest) > _MAX_MESSAGE or (end < 0 and len(self._rest) > _MAX_LINE):
             raise ProtocolError
 
-    def _hand_over(self, batches: dict[int, list[Any]]) -> None:
+    async def _hand_over(self, batches: dict[int, list[Any]]) -> None:
         for sid, batch in batches.items():
             sink = self._sinks.get(sid)
             if sink is not None:
-                sink(batch)
+                await sink(batch)
         batches.clear()
 
     async def _message(self, data: bytes, at: int, end: int, batches: dict[int, list[Any]]) -> int:

@@ -13,8 +13,13 @@ from ..user.v1.user_ketch import UserServiceStub
 
 _LONGEST = 1000
 
-service = Service("go.micro.srv.consignment", version="1.0.0", middleware=[require_token(lambda: users)])
-users = service.stub(UserServiceStub)
+
+def _users() -> UserServiceStub:
+    return users
+
+
+service = Service("go.micro.srv.consignment", version="1.0.0", middleware=[require_token(_users)])
+users: UserServiceStub = service.stub(UserServiceStub)
 
 
 class Consignments(ConsignmentService):

@@ -1,7 +1,5 @@
 """The typed variant: the broker, whichever it is, hands over a `User`."""
 
-from __future__ import annotations
-
 import logging
 
 from ketch import Service

@@ -1,7 +1,7 @@
 """NATS without the framework: a plain client reads what user-service publishes, and publishes what it likes.
 
-    python -m shippy.email_service.plain_nats                    listen (the address: NATS_URL)
-    python -m shippy.email_service.plain_nats publish "Ada"      publish a user.created, as JSON
+python -m shippy.email_service.plain_nats                    listen (the address: NATS_URL)
+python -m shippy.email_service.plain_nats publish "Ada"      publish a user.created, as JSON
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import os
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import nats
-from nats.aio.msg import Msg
 
 from ..user.v1.user_pb2 import User
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
 
 
 async def listen(url: str) -> None:

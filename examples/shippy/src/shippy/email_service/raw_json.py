@@ -10,10 +10,13 @@ import json
 import logging
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from ketch import KetchError, Options, Service
-from ketch.broker import Subscription
 from ketch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ketch.broker import Subscription
 
 log = logging.getLogger("shippy.email_service")
 

@@ -49,7 +49,9 @@ async def _run(flags: argparse.Namespace) -> None:
     password = flags.password or os.environ.get("SHIPPY_PASSWORD") or "test123"
     async with Client.from_env(flags, name="go.micro.srv.user-cli") as client:
         users = client.stub(UserServiceStub)
-        await _create(users, CreateRequest(name=flags.name, email=flags.email, password=password, company=flags.company))
+        await _create(
+            users, CreateRequest(name=flags.name, email=flags.email, password=password, company=flags.company)
+        )
         try:
             async for user in _all(users):
                 _say(f"{user.id} {user.name} <{user.email}> {user.company}")

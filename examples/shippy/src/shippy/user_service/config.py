@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ketch.errors import ConfigurationError
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
+
+from ketch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

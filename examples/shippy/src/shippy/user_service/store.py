@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from ketch import AlreadyExists
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
+
+from ketch import AlreadyExists
 
 from ..user.v1.user_pb2 import User
 from .tables import outbox, users
@@ -49,7 +50,9 @@ class Store:
         row = {"id": user.id, "name": name, "company": company, "email": email}
         try:
             async with self._database.transaction() as connection:
-                await connection.execute(insert(users).values(row | {"email_key": _key(email), "password_hash": password_hash}))
+                await connection.execute(
+                    insert(users).values(row | {"email_key": _key(email), "password_hash": password_hash})
+                )
                 if self._outbox:
                     await connection.execute(insert(outbox).values(body=user.SerializeToString()))
         except IntegrityError:
@@ -108,5 +111,5 @@ def _key(email: str) -> str:
     return unicodedata.normalize("NFKC", email).casefold()
 
 
-def _user(row: Row[Any]) -> User:
+def _user(row: Row[*tuple[Any, ...]]) -> User:
     return User(id=row.id, name=row.name, company=row.company, email=row.email)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import jwt
+
 from ketch import Unauthenticated
 
 ISSUER: Final = "go.micro.srv.user"

@@ -18,10 +18,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grpc.aio
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent / "proto"))
 from bench_pb2 import Ack, User
+
+from ketch.transport import Request, Route
+from ketch.transports.grpc import GrpcTransport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,9 +49,6 @@ async def create(user: User) -> Ack:
 
 
 async def serve_ketch() -> str:
-    from ketch.transport import Request, Route
-    from ketch.transports.grpc import GrpcTransport
-
     async def handle(request: Request) -> bytes:
         return (await create(User.FromString(request.body))).SerializeToString()
 
@@ -56,8 +57,6 @@ async def serve_ketch() -> str:
 
 
 async def serve_grpc_aio() -> str:
-    import grpc.aio
-
     async def handle(user: User, _: object) -> Ack:
         return await create(user)
 
@@ -142,8 +141,6 @@ async def serve_bare() -> str:
 
 
 async def connect_ketch(address: str) -> Call:
-    from ketch.transports.grpc import GrpcTransport
-
     channel = GrpcTransport().connect(address)
 
     async def call() -> Ack:
@@ -154,8 +151,6 @@ async def connect_ketch(address: str) -> Call:
 
 
 async def connect_grpc_aio(address: str) -> Call:
-    import grpc.aio
-
     channel = grpc.aio.insecure_channel(address)
     stub = channel.unary_unary(METHOD, User.SerializeToString, Ack.FromString)
     return lambda: stub(USER, timeout=10)
@@ -232,8 +227,8 @@ def compare(seconds: float, rounds: int) -> dict[str, object]:
         stock = medians["grpc.aio", "grpc.aio", in_flight]["rate"]
         bare = medians["bare", "bare", in_flight]["rate"]
         print(
-            f"{client:10}{server:10}{in_flight:10}{result['rate']:10,.0f}{result['p50']:9.0f}{result['p99']:9.0f}"
-            f"{result['rate'] / stock:12.2f}{result['rate'] / bare:9.2f}"
+            f"{client:10}{server:10}{in_flight:11}{result['rate']:11,.0f}{result['p50']:11.0f}{result['p99']:11.0f}"
+            f"{result['rate'] / stock:11.2f}{result['rate'] / bare:11.2f}"
         )
     return {"/".join(map(str, key)): value for key, value in medians.items()}
 

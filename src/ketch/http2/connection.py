@@ -144,7 +144,7 @@ class Connection:
         try:
             self._reader.feed(data)
             if self.sender.overrun:
-                raise ProtocolError("answers aren't read", ErrorCode.ENHANCE_YOUR_CALM)
+                self._fail(ProtocolError("answers aren't read", ErrorCode.ENHANCE_YOUR_CALM))
         except ProtocolError as error:
             self._fail(error)
 

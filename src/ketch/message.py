@@ -83,7 +83,7 @@ def stamp(shared: Mapping[str, str]) -> dict[str, str]:
 
 
 def own_metadata(metadata: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """Yield a publisher's metadata with names in lower case, as headers.
+    """Yield a publisher's metadata as headers: names in lower case, values without white space around them.
 
     Raises:
         ConfigurationError: a name is reserved or no header name, or a value holds a control character.
@@ -96,7 +96,7 @@ def own_metadata(metadata: Mapping[str, str]) -> Iterable[tuple[str, str]]:
             raise ConfigurationError(f"metadata {name!r} is no header name: letters, digits, '-', '_' and '.'")
         if not value.isprintable():
             raise ConfigurationError(f"metadata {name!r} has a value with a control character")
-        yield lower, value
+        yield lower, value.strip()
 
 
 class _Ids:

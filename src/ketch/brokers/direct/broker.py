@@ -1,0 +1,165 @@
+"""The broker without a broker: subscribers are found in the registry, events stream to them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, ClassVar, Self
+from uuid import uuid4
+
+from ...broker import Broker, Capabilities, Site, Subscription
+from ...directory import Directory
+from ...errors import BrokerError, BrokerUnavailable, MessageTooLarge, RegistryError, TransportError, Unavailable
+from ...mailbox import Mailbox
+from ...registry import Instance
+from ...transport import MAX_MESSAGE_SIZE
+from .audience import Audience
+from .inbox import Inbox
+from .peer import Peer
+from .wire import Encoder
+
+if TYPE_CHECKING:
+    from ...message import Message
+    from ...transport import Listener
+    from ...url import Url
+
+#: What headers and framing may take of a message, in bytes.
+_OVERHEAD = 64 * 1024
+_MAX_BODY = MAX_MESSAGE_SIZE - _OVERHEAD
+
+_PREFIX = "topic:"
+
+
+class DirectBroker(Broker):
+    """Carries events from process to process over the site's transport, at most once.
+
+    A subscription registers as an instance of `topic:<topic>`, labelled with its group. A publisher watches those of
+    the topics it publishes to, keeps one stream to each process concerned and sends events in batches, as CloudEvents
+    of the protobuf format. Which topics have subscribers is for everyone to see, in the registry: `ketch topics`.
+    """
+
+    name = "direct"
+    capabilities: ClassVar[Capabilities] = Capabilities(ordered=True, max_message_size=_MAX_BODY, subscribe_lag=0.25)
+
+    def __init__(self, address: str = "") -> None:
+        self._wanted = address
+        self._site: Site | None = None
+        self._directory: Directory
+        self._encoder = Encoder()
+        self._audiences: dict[str, Audience] = {}
+        self._peers: dict[str, Peer] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._inbox = Inbox()
+        self._listener: Listener | None = None
+        self._listening = asyncio.Lock()
+
+    @classmethod
+    def from_url(cls, url: Url) -> Self:
+        """Build it from `direct://host:port`; the address is what to listen on for events, by default a free port."""
+        url.only()
+        return cls(url.address)
+
+    @property
+    def location(self) -> str:
+        """Where events are received, once something is subscribed to."""
+        return self._listener.address if self._listener is not None else ""
+
+    async def open(self, site: Site) -> None:
+        """Remember the site; nothing is listened on or watched before it is needed."""
+        self._site = site
+        self._directory = Directory(site.registry, site.transport.name)
+
+    async def publish(self, message: Message) -> None:
+        """Put the event into the batch of each process that is to get it."""
+        audience = self._audience(message.topic)
+        if audience is None:
+            audience = await self._watch(message.topic)
+        targets = audience.next()
+        if len(message.body) > _MAX_BODY:
+            raise MessageTooLarge(f"{len(message.body)} bytes are over direct's limit of {_MAX_BODY}")
+        if not targets:
+            return
+        event = self._encoder.encode(message)
+        for address, ids in targets:
+            peer = self._peers.get(address) or self._connect(address)
+            run = (message.topic, ids)
+            if not peer.offer(run, event):
+                await peer.offer_patiently(run, event)
+
+    def _audience(self, topic: str) -> Audience | None:
+        audience = self._audiences.get(topic)
+        if audience is not None and self._directory.known(_PREFIX + topic) is not audience.snapshot:
+            return self._rebuild(topic)
+        return audience
+
+    async def _watch(self, topic: str) -> Audience:
+        self._open_site()
+        try:
+            await self._directory.look(_PREFIX + topic)
+        except Unavailable as error:
+            raise BrokerUnavailable(f"direct: {error}") from error
+        return self._rebuild(topic)
+
+    def _rebuild(self, topic: str) -> Audience:
+        audience = self._audiences[topic] = Audience(self._directory.known(_PREFIX + topic))
+        for address in set(self._peers) - self._directory.addresses():
+            closing = asyncio.create_task(self._peers.pop(address).close(), name=f"ketch goodbye to {address}")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        return audience
+
+    def _connect(self, address: str) -> Peer:
+        channel = self._open_site().transport.connect(address)
+        peer = self._peers[address] = Peer(address, channel)
+        return peer
+
+    async def subscribe(self, topic: str, *, group: str | None) -> Subscription:
+        """Listen, if nothing did yet, and register the subscription."""
+        site = self._open_site()
+        listener = await self._listen(site)
+        id_ = str(uuid4())
+        labels = {"transport": site.transport.name, "service": site.service} | (
+            {} if group is None else {"group": group}
+        )
+        instance = Instance(_PREFIX + topic, id_, listener.address, metadata=labels)
+
+        async def leave() -> None:
+            await site.registry.deregister(instance)
+            if self._inbox.publishers:
+                # Those who publish have yet to hear of it; what they send until then is still taken.
+                await asyncio.sleep(self.capabilities.subscribe_lag)
+            del self._inbox.mailboxes[id_]
+
+        mailbox = self._inbox.mailboxes[id_] = Mailbox(topic, leave)
+        try:
+            await site.registry.register(instance)
+        except RegistryError as error:
+            del self._inbox.mailboxes[id_]
+            raise BrokerError(f"direct: can't subscribe to {topic}: {error}") from error
+        return mailbox
+
+    async def _listen(self, site: Site) -> Listener:
+        async with self._listening:
+            if self._listener is None:
+                try:
+                    self._listener = await site.transport.listen(self._wanted or f"{site.host}:0", self._inbox.routes())
+                except TransportError as error:
+                    raise BrokerError(f"direct: {error}") from error
+            return self._listener
+
+    def _open_site(self) -> Site:
+        if self._site is None:
+            raise BrokerUnavailable("direct: the broker isn't open")
+        return self._site
+
+    async def close(self) -> None:
+        """Send what was published, stop the subscriptions, stop listening."""
+        if self._site is None:
+            return
+        await asyncio.gather(*(peer.close() for peer in self._peers.values()), *self._closing)
+        await asyncio.gather(*(mailbox.close() for mailbox in list(self._inbox.mailboxes.values())))
+        if self._listener is not None:
+            await self._listener.stop(0)
+        await self._directory.close()
+        self._site = self._listener = None
+        self._peers.clear()
+        self._audiences.clear()

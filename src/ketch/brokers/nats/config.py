@@ -1,0 +1,89 @@
+"""What a NATS URL may say."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from ...errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ...url import Url
+
+DEFAULT_ADDRESS = "127.0.0.1:4222"
+ENVELOPES = ("cloudevents", "go-micro")
+_OPTIONS = ("timeout", "connect_timeout", "envelope", "tls", "tls_ca", "tls_cert", "tls_key", "credentials")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """`nats://user:password@host:port,host:port?option=…`; a user without a password is a token.
+
+    Attributes:
+        servers: URLs without credentials.
+        login: what the driver is told of user, password, token, credentials file and TLS; never to be shown.
+        timeout: seconds that publishing waits for a connection that was lost.
+        connect_timeout: seconds to connect at start.
+        envelope: `cloudevents` (native headers) or `go-micro` (its JSON).
+    """
+
+    servers: tuple[str, ...]
+    login: dict[str, Any]
+    timeout: float
+    connect_timeout: float
+    envelope: str
+
+    @classmethod
+    def from_url(cls, url: Url) -> Self:
+        """Read and check a URL.
+
+        Raises:
+            ConfigurationError: an option is unknown or wrong.
+        """
+        url.only(*_OPTIONS)
+        envelope = url.options.get("envelope", ENVELOPES[0])
+        if envelope not in ENVELOPES:
+            raise ConfigurationError(f"nats: envelope is {' or '.join(ENVELOPES)}, not {envelope!r}")
+        addresses = [part.strip() for part in (url.address or DEFAULT_ADDRESS).split(",")]
+        if not all(addresses):
+            raise ConfigurationError(f"{url}: an address is empty")
+        return cls(
+            servers=tuple(f"nats://{address}" for address in addresses),
+            login=_login(url),
+            timeout=url.number("timeout", 5.0),
+            connect_timeout=url.number("connect_timeout", 5.0),
+            envelope=envelope,
+        )
+
+    @property
+    def location(self) -> str:
+        """The servers, for people."""
+        return ", ".join(self.servers)
+
+
+def _login(url: Url) -> dict[str, Any]:
+    login: dict[str, Any] = {}
+    if url.password:
+        login = {"user": url.username, "password": url.password}
+    elif url.username:
+        login = {"token": url.username}
+    if "credentials" in url.options:
+        login["user_credentials"] = url.options["credentials"]
+    if tls := _tls(url.options):
+        login["tls"] = tls
+    return login
+
+
+def _tls(options: dict[str, str]) -> ssl.SSLContext | None:
+    if not {"tls", "tls_ca", "tls_cert", "tls_key"} & set(options) or options.get("tls") in ("0", "false"):
+        return None
+    if ("tls_cert" in options) != ("tls_key" in options):
+        raise ConfigurationError("nats: tls_cert and tls_key come together")
+    try:
+        context = ssl.create_default_context(cafile=options.get("tls_ca"))
+        if "tls_cert" in options:
+            context.load_cert_chain(options["tls_cert"], options["tls_key"])
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"nats: the TLS files can't be used: {error}") from error
+    return context

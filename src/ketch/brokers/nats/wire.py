@@ -1,0 +1,202 @@
+"""The hot path between nats-py and us: NATS's text protocol for messages, both ways (docs.nats.io, "Client Protocol").
+
+nats-py connects, authenticates, keeps alive and reconnects. But it parses the headers of each message with a mail
+parser and validates those it writes name by name, which costs several times what everything else does. So our messages
+are read and written here; whatever else comes over the connection goes to the driver's own parser. See decision 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from nats.errors import ProtocolError
+from nats.protocol.parser import Parser
+
+from ...message import CONTENT_TYPE, SPEC_VERSION
+
+if TYPE_CHECKING:
+    from ...message import Message
+
+#: Takes the messages of one subscription: subject, headers (None without any), payload of each.
+Sink: TypeAlias = Callable[[list[tuple[str, "RawHeaders | None", bytes]]], Awaitable[None]]
+
+_HEADER_LINE = b"NATS/1.0\r\n"
+
+#: Longest line of the protocol that is no payload (the server's own limit, `max_control_line`, is 4096 by default).
+_MAX_LINE = 64 * 1024
+
+#: Largest message taken; the server's `max_payload` is 1 MiB by default and 64 MiB at most.
+_MAX_MESSAGE = 64 * 1024 * 1024 + _MAX_LINE
+
+#: Publishers whose shared headers are kept; one that makes types up must not fill the memory.
+_SHARED = 1024
+
+#: Headers of an event without metadata of its publisher's.
+_PLAIN = 6
+
+
+class RawHeaders(Mapping[str, str]):
+    """Headers as they came, parsed when they are asked for. Names are lower case; of two equal names the first counts.
+
+    Publishers write what their events share first, up to `ce-id`. That block is the same for event after event, so its
+    parsed form is kept and answers most questions.
+    """
+
+    __slots__ = ("_all", "_raw")
+
+    _known: dict[bytes, dict[str, str]] = {}  # noqa: RUF012 - one cache for all
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._all: dict[str, str] | None = None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a header's value."""
+        if self._all is None:
+            shared, found, _ = self._raw.partition(b"\r\nce-id: ")
+            if found:
+                known = self._known.get(shared)
+                if known is None:
+                    known = parse_headers(shared)
+                    if len(self._known) < _SHARED:
+                        self._known[shared] = known
+                if name in known:
+                    return known[name]
+        return self._made().get(name, default)
+
+    def _made(self) -> dict[str, str]:
+        if self._all is None:
+            self._all = parse_headers(self._raw)
+        return self._all
+
+    def __getitem__(self, name: str) -> str:
+        return self._made()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made())
+
+    def __len__(self) -> int:
+        return len(self._made())
+
+
+def parse_headers(raw: bytes) -> dict[str, str]:
+    """Parse `NATS/1.0`, lines of `Name: value`, the empty line. What is no UTF-8 is replaced, other lines skipped."""
+    headers: dict[str, str] = {}
+    for line in raw.decode("utf-8", "replace").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers.setdefault(name.strip().lower(), value.strip())
+    return headers
+
+
+class Writer:
+    """Writes plain events as `HPUB` commands; what their publisher's events share is formatted once."""
+
+    def __init__(self) -> None:
+        self._shared: dict[tuple[str, str, str], bytes] = {}
+
+    def command(self, message: Message) -> bytes | None:
+        """Return the command, or None for a message that isn't plain, which the driver can write."""
+        headers = message.headers
+        try:
+            key = (headers["ce-source"], headers["ce-type"], headers[CONTENT_TYPE])
+            if len(headers) != _PLAIN or headers["ce-specversion"] != SPEC_VERSION:
+                return None
+            own = f"ce-id: {headers['ce-id']}\r\nce-time: {headers['ce-time']}\r\n\r\n"
+        except KeyError:
+            return None
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._share(key)
+        if not shared or len(own) != len(own.encode()) or own.count("\r") != 3:  # noqa: PLR2004 - its own line ends
+            return None
+        body = message.body
+        size = len(shared) + len(own)
+        line = f"HPUB {message.topic} {size} {size + len(body)}\r\n"
+        return b"".join((line.encode(), shared, own.encode(), body, b"\r\n"))
+
+    def _share(self, key: tuple[str, str, str]) -> bytes:
+        source, type_, content_type = key
+        lines = (
+            ("ce-specversion", SPEC_VERSION),
+            ("ce-source", source),
+            ("ce-type", type_),
+            (CONTENT_TYPE, content_type),
+        )
+        plain = all(value.isprintable() and value == value.strip() for _, value in lines)
+        shared = _HEADER_LINE + b"".join(f"{name}: {value}\r\n".encode() for name, value in lines) if plain else b""
+        if len(self._shared) < _SHARED:
+            self._shared[key] = shared
+        return shared
+
+
+class Reader(Parser):
+    """The driver's parser, but for the messages of subscriptions that have a sink.
+
+    The driver calls `parse` with what it has read; it may be cut anywhere.
+    """
+
+    def __init__(self, client: Any, sinks: Mapping[int, Sink]) -> None:
+        super().__init__(client)
+        self._sinks = sinks
+
+    def reset(self) -> None:
+        """Forget what was read: a new connection begins."""
+        super().reset()
+        self._rest = b""
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take bytes of the server's; hand messages to their sinks in batches."""
+        data = self._rest + data if self._rest else data
+        at = 0
+        batches: dict[int, list[tuple[str, RawHeaders | None, bytes]]] = {}
+        while (end := data.find(b"\r\n", at)) >= 0:
+            # "MSG " and "HMSG " begin the only lines that a payload follows.
+            if data.startswith((b"MSG ", b"HMSG "), at):
+                after = await self._message(data, at, end, batches)
+                if after < 0:
+                    break
+                at = after
+            else:
+                # What came before a PONG has to be in its mailbox when whoever waits for the PONG goes on.
+                await self._hand_over(batches)
+                line, at = data[at : end + 2], end + 2
+                await super().parse(line)
+        await self._hand_over(batches)
+        self._rest = data[at:]
+        if len(self._rest) > _MAX_MESSAGE or (end < 0 and len(self._rest) > _MAX_LINE):
+            raise ProtocolError
+
+    async def _hand_over(self, batches: dict[int, list[Any]]) -> None:
+        for sid, batch in batches.items():
+            sink = self._sinks.get(sid)
+            if sink is not None:
+                await sink(batch)
+        batches.clear()
+
+    async def _message(self, data: bytes, at: int, end: int, batches: dict[int, list[Any]]) -> int:
+        """Read one message whose line ends at `end`; return where it ends, -1 when that hasn't come yet."""
+        fields = data[at:end].split()
+        with_headers = fields[0] == b"HMSG"
+        try:
+            sid, total = int(fields[2]), int(fields[-1])
+            size = int(fields[-2]) if with_headers else 0
+        except (ValueError, IndexError):
+            raise ProtocolError from None
+        if not 0 <= size <= total <= _MAX_MESSAGE:
+            raise ProtocolError
+        begin = end + 2
+        after = begin + total + 2
+        if len(data) < after:
+            return -1
+        subject = fields[1]
+        raw = data[begin : begin + size] if with_headers else None
+        body = data[begin + size : begin + total]
+        if sid in self._sinks:
+            headers = None if raw is None else RawHeaders(raw)
+            batches.setdefault(sid, []).append((subject.decode("utf-8", "replace"), headers, body))
+        else:
+            reply = fields[3] if len(fields) == (6 if with_headers else 5) else b""
+            await self.nc._process_msg(sid, subject, reply, body, raw)  # noqa: SLF001 - as the driver's parser does
+        return after

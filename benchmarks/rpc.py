@@ -220,9 +220,8 @@ def compare(seconds: float, rounds: int) -> dict[str, object]:
         key: {name: statistics.median(result[name] for result in results) for name in ("rate", "p50", "p99")}
         for key, results in found.items()
     }
-    print(
-        f"{'client':10}{'server':10}{'in flight':>10}{'calls/s':>10}{'p50 us':>9}{'p99 us':>9}{'x grpc.aio':>12}{'of bare':>9}"
-    )
+    names = "in flight", "calls/s", "p50 us", "p99 us", "x grpc.aio", "of bare"
+    print(f"{'client':10}{'server':10}" + "".join(f"{name:>11}" for name in names))
     for (client, server, in_flight), result in medians.items():
         stock = medians["grpc.aio", "grpc.aio", in_flight]["rate"]
         bare = medians["bare", "bare", in_flight]["rate"]

@@ -223,11 +223,10 @@ async def test_a_token_lets_us_in():
 
 @pytest.mark.parametrize("group", ["g", None])
 async def test_a_subscription_that_is_not_permitted_is_refused(group):
-    async with nats_server(config=USERS) as server:
-        async with opened(server.url.replace("://", "://ada:s3cret@")) as broker:
-            with pytest.raises(SubscriptionRefused, match="secret.topic"):
-                await broker.subscribe("secret.topic", group=group)
-            await broker.subscribe("user.created", group=group)
+    async with nats_server(config=USERS) as server, opened(server.url.replace("://", "://ada:s3cret@")) as broker:
+        with pytest.raises(SubscriptionRefused, match="secret.topic"):
+            await broker.subscribe("secret.topic", group=group)
+        await broker.subscribe("user.created", group=group)
 
 
 async def test_the_server_s_own_limit_counts():

@@ -144,7 +144,7 @@ class Connection:
         try:
             self._reader.feed(data)
             if self.sender.overrun:
-                raise ProtocolError("answers aren't read", ErrorCode.ENHANCE_YOUR_CALM)
+                self._fail(ProtocolError("answers aren't read", ErrorCode.ENHANCE_YOUR_CALM))
         except ProtocolError as error:
             self._fail(error)
 
@@ -243,19 +243,22 @@ class Connection:
         stream.sent_end = True
         if stream.got_end:
             self._forget(stream)
-            self._resets.earn()
+            if self._resets.used:
+                self._resets.earn()
 
     def _got_end(self, stream: Stream) -> None:
         if stream.expected > 0:
             self._break(stream, "the body is shorter than its content-length")
         elif stream.sent_end and not stream.closed:
             self._forget(stream)
-            self._resets.earn()
+            if self._resets.used:
+                self._resets.earn()
 
     def _forget(self, stream: Stream) -> None:
         stream.closed = True
         self.streams.pop(stream.id, None)
-        self.sender.forget(stream)
+        if stream.pending is not None:
+            self.sender.forget(stream)
         if self.watched:
             self._owner.on_ended_stream()
 

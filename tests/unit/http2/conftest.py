@@ -100,8 +100,7 @@ class Side:
 
 
 def split(data):
-    if data.startswith(frames.PREFACE):
-        data = data[len(frames.PREFACE) :]
+    data = data.removeprefix(frames.PREFACE)
     out = []
     while data:
         high, low, kind, flags, stream_id = frames.HEAD.unpack_from(data)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ketch.rpc import Metadata, Method, Reply, Servicer, Stub
+
 import bench_pb2
 
 

@@ -46,7 +46,7 @@ class ClientUnary(Stream):
 
     def on_headers(self, headers: Headers, *, end: bool) -> None:
         """Take the response's headers, or its trailers."""
-        head = response_head(headers)
+        head: ResponseHead = headers.memo or response_head(headers)
         if end:
             self._finish(head)
         elif self._headed:
@@ -170,7 +170,7 @@ class ClientStream(Duplex):
 
     def on_headers(self, headers: Headers, *, end: bool) -> None:
         """Take the response's headers, or its trailers."""
-        head = response_head(headers)
+        head: ResponseHead = headers.memo or response_head(headers)
         if end:
             self._finish(head)
         elif self._head is not None:

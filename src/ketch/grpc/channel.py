@@ -47,7 +47,7 @@ class GrpcChannel(transport.Channel):
         retries = _RETRIES
         while True:
             wire = self._current
-            if wire is None or not wire.connection.has_room:
+            if wire is None or len(wire.connection.streams) >= wire.connection.room:
                 wire = await self._wait_for_room(deadline)
                 timeout = None if deadline is None else deadline - time.monotonic()
             call = wire.unary(method, body, content_type, metadata, timeout, deadline)
@@ -72,7 +72,7 @@ class GrpcChannel(transport.Channel):
         """Start a streaming call; see `transport.Channel`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         wire = self._current
-        if wire is None or not wire.connection.has_room:
+        if wire is None or len(wire.connection.streams) >= wire.connection.room:
             wire = await self._wait_for_room(deadline)
             timeout = None if deadline is None else deadline - time.monotonic()
         return wire.stream(method, content_type, metadata, timeout, deadline)
@@ -99,10 +99,12 @@ class GrpcChannel(transport.Channel):
                     if self._closed:
                         raise Cancelled("the channel was closed")
                     wire = self._current or await self._connect()
-                    if wire.connection.has_room:
+                    if len(wire.connection.streams) < wire.connection.room:
                         return wire
                     if not wire.connection.going:
                         await self._wait_for_change(wire)
+                    elif self._current is wire:
+                        self._current = None
         except TimeoutError as error:
             raise DeadlineExceeded(f"{self._address}: no connection before the deadline") from error
 

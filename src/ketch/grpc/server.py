@@ -15,7 +15,7 @@ from ..http2.frames import PREFACE
 from . import answers
 from .heads import request_head
 from .serving import Refusal, ServerStream, UnaryCall, serve
-from .wire import Wire, spawn
+from .wire import Wire, spawner
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..http2.compression import Headers
     from ..http2.stream import Stream
     from ..transport import Request, Route
+    from .heads import RequestHead
     from .tuning import Tuning
 
 log = logging.getLogger("ketch.grpc")
@@ -60,6 +61,7 @@ class ServerWire(Wire):
         self._known = False
         self._patience: asyncio.TimerHandle | None = None
         self._stopping = False
+        self._spawn = spawner(loop)
         self._idle = asyncio.Event()
         self._warned = asyncio.Event()
 
@@ -136,7 +138,7 @@ class ServerWire(Wire):
 
     def on_stream(self, stream_id: int, headers: Headers) -> Stream:
         """Choose how a call is handled."""
-        head = request_head(headers)
+        head: RequestHead = headers.memo or request_head(headers)
         route = self._routes.get(head.path)
         if not head.content_type:
             return Refusal(self, stream_id, answers.NOT_GRPC, at_end=True)
@@ -165,7 +167,7 @@ class ServerWire(Wire):
             self.connection.reset(call, ErrorCode.REFUSED_STREAM)
             return
         self.running.add(call)
-        call.task = spawn(self.loop, serve(call, handler, request))
+        call.task = self._spawn(serve(self, call, handler, request))
 
     def retire(self, call: UnaryCall | ServerStream) -> None:
         """Forget a call whose handler has ended."""

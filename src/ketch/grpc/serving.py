@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..errors import Cancelled, DeadlineExceeded, Internal, StatusError, Unknown
 from ..http2.stream import Stream
@@ -21,26 +21,15 @@ if TYPE_CHECKING:
     from .heads import RequestHead
     from .server import ServerWire
 
+    Call: TypeAlias = "UnaryCall | ServerStream"
+
 log = logging.getLogger("ketch.grpc")
 
 #: Bytes of a refused request's body that are waited for before it is answered all the same.
 _PATIENCE: Final = 65_535
 
 
-class Answering(Protocol):
-    """A call that is being handled."""
-
-    def complete(self, result: Any, trailers: Mapping[str, str] | None) -> None:
-        """Answer with what the handler returned."""
-
-    def answer(self, error: StatusError) -> None:
-        """Answer with an error, unless the call was answered."""
-
-    def retire(self, task: object = None) -> None:
-        """Hear that the handler has ended."""
-
-
-async def serve(call: Answering, handler: Callable[[Request], Awaitable[Any]], request: Request) -> None:
+async def serve(wire: ServerWire, call: Call, handler: Callable[[Request], Awaitable[Any]], request: Request) -> None:
     """Run a handler and answer the call; the whole life of a handler's task."""
     try:
         result = await handler(request)
@@ -54,7 +43,7 @@ async def serve(call: Answering, handler: Callable[[Request], Awaitable[Any]], r
         log.exception("%s: the handler failed", request.method)
         call.answer(Unknown("the handler failed; its service's log has the reason"))
     finally:
-        call.retire()
+        wire.retire(call)
 
 
 class UnaryCall(Stream):
@@ -137,14 +126,10 @@ class UnaryCall(Stream):
         if not self.closed and not self.sent_end and self.pending is None:
             answers.finish(self, answers.failure(error, self._head.content_type, headed=False))
 
-    def retire(self, task: object = None) -> None:  # noqa: ARG002 - also a task's callback
-        """Let the wire go on without this call."""
-        self._wire.retire(self)
-
     def abandon(self, error: StatusError) -> None:
         """Answer with an error and cancel the handler."""
         self.answer(error)
-        stop(self)
+        stop(self._wire, self)
 
     def expire(self) -> None:
         """Hear that the deadline has passed."""
@@ -155,7 +140,7 @@ class UnaryCall(Stream):
         """Cancel the handler: nobody waits for its reply."""
         if self._inbox is not None:
             self._inbox.close()
-        stop(self)
+        stop(self._wire, self)
 
 
 class ServerStream(Duplex):
@@ -226,15 +211,11 @@ class ServerStream(Duplex):
         answers.finish(self, answers.failure(error, self._request_head.content_type, headed=self._headed))
         self._headed = True
 
-    def retire(self, task: object = None) -> None:  # noqa: ARG002 - also a task's callback
-        """Let the wire go on without this call."""
-        self._server.retire(self)
-
     def abandon(self, error: StatusError) -> None:
         """Answer with an error and cancel the handler."""
         self.answer(error)
         self.fail(error)
-        stop(self)
+        stop(self._server, self)
 
     def expire(self) -> None:
         """Hear that the deadline has passed."""
@@ -244,7 +225,7 @@ class ServerStream(Duplex):
     def on_reset(self, code: int, reason: str, *, refused: bool) -> None:  # noqa: ARG002 - the caller is gone, whyever
         """Cancel the handler: the caller is gone."""
         self.fail(Cancelled(reason))
-        stop(self)
+        stop(self._server, self)
 
 
 class Refusal(Stream):
@@ -278,9 +259,9 @@ class Refusal(Stream):
         """Have nothing to do."""
 
 
-def stop(call: UnaryCall | ServerStream) -> None:
+def stop(wire: ServerWire, call: Call) -> None:
     """Cancel a call's handler."""
     if call.task is not None and not call.task.done():
         # A task that is cancelled before it first runs never comes to its own end.
-        call.task.add_done_callback(call.retire)
+        call.task.add_done_callback(lambda _: wire.retire(call))
         call.task.cancel()

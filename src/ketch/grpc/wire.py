@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Any, Final, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from ..http2.connection import Connection
 from .deadlines import Deadlines
 from .inbox import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from ..errors import ProtocolError
     from ..http2.compression import Headers
@@ -25,17 +26,19 @@ _FAREWELL: Final = 2.0
 #: The ping that asks for a sign of life; answers to others are none of the wire's business.
 KEEPALIVE: Final = b"ketchnow"
 
+Spawn: TypeAlias = "Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]"
+
 if sys.version_info >= (3, 12):
 
-    def spawn(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task; it runs at once up to where it first waits, which most handlers never do."""
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+    def spawner(loop: asyncio.AbstractEventLoop) -> Spawn:
+        """Return what starts tasks. They run at once up to where they first wait, which most handlers never do."""
+        return partial(asyncio.Task, loop=loop, eager_start=True)
 
 else:
 
-    def spawn(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task."""
-        return loop.create_task(coroutine)
+    def spawner(loop: asyncio.AbstractEventLoop) -> Spawn:
+        """Return what starts tasks."""
+        return loop.create_task
 
 
 class Wire(asyncio.Protocol):
@@ -73,7 +76,7 @@ class Wire(asyncio.Protocol):
         self.peer = _address(transport.get_extra_info("peername"))
         if self.connection.client:
             self._reading = False
-            self._flush()  # a server waits until the client has shown that it speaks HTTP/2
+            self.flush()  # a server waits until the client has shown that it speaks HTTP/2
         if self.tuning.keepalive:
             self._keepalive = self.loop.call_later(self.tuning.keepalive, self._listen_for_life)
 
@@ -84,7 +87,7 @@ class Wire(asyncio.Protocol):
         self.connection.receive(data)
         self._reading = False
         if self.connection.sender.out:
-            self._flush()
+            self.flush()
 
     def pause_writing(self) -> None:
         """Hear that the socket is full."""
@@ -115,6 +118,14 @@ class Wire(asyncio.Protocol):
             self._scheduled = True
             self.loop.call_soon(self._flush_scheduled)
 
+    def flush(self) -> None:
+        """Write what is queued now."""
+        sender = self.connection.sender
+        if self._transport is None or self._closing or not sender.out:
+            return
+        self._transport.write(sender.take())
+        sender.taken(paused=self._paused)
+
     def on_stream(self, stream_id: int, headers: Headers) -> Stream:
         """Make the object for a stream that the peer opens."""
         raise NotImplementedError
@@ -139,7 +150,7 @@ class Wire(asyncio.Protocol):
 
     def close(self) -> None:
         """Write what is queued and close; a peer that doesn't read gets no more than a moment."""
-        self._flush()
+        self.flush()
         transport = self._transport
         if transport is not None and self._farewell is None:
             self._closing = True
@@ -155,14 +166,7 @@ class Wire(asyncio.Protocol):
 
     def _flush_scheduled(self) -> None:
         self._scheduled = False
-        self._flush()
-
-    def _flush(self) -> None:
-        sender = self.connection.sender
-        if self._transport is None or self._closing or not sender.out:
-            return
-        self._transport.write(sender.take())
-        sender.taken(paused=self._paused)
+        self.flush()
 
     def _listen_for_life(self) -> None:
         tuning = self.tuning

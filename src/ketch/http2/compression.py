@@ -46,15 +46,19 @@ class Headers:
         oversized: the list is over the limit and `fields` is cut short.
         memo: what the layer above made of it; kept with the block, so it is worked out once.
         problem: why this is no valid request or response; None until somebody looked.
+        trailer_problem: the same for trailers.
+        length: bytes of body that are announced, -1 for none; known once somebody looked for problems.
     """
 
-    __slots__ = ("fields", "memo", "oversized", "problem")
+    __slots__ = ("fields", "length", "memo", "oversized", "problem", "trailer_problem")
 
     def __init__(self, fields: tuple[Field, ...], *, oversized: bool = False) -> None:
         self.fields = fields
         self.oversized = oversized
         self.memo: Any = None
         self.problem: str | None = None
+        self.trailer_problem: str | None = None
+        self.length = -1
 
 
 class Decoder:
@@ -97,7 +101,7 @@ class Decoder:
             if byte & 0x80:
                 index, at = _integer(block, at, 0x7F)
                 field = self._entry(index)
-            elif byte & 0xE0 == 0x20:
+            elif byte & 0xE0 == 0x20:  # noqa: PLR2004 - section 6.3
                 at = self._resize(block, at, first=not size)
                 changed = True
                 continue

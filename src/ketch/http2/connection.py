@@ -18,8 +18,8 @@ from ..errors import ProtocolError
 from . import frames, settings
 from .codes import ErrorCode, name_of
 from .compression import NO_TABLE, Decoder
-from .frames import ACK, END_STREAM, MAX_31, PADDED
-from .headers import content_length, request_problem, response_problem, trailer_problem
+from .frames import ACK, END_HEADERS, END_STREAM, HEAD, HEADERS, MAX_31, PADDED
+from .headers import request_problem, response_problem, trailer_problem
 from .limits import Allowance, Limits
 from .reader import PRIORITY_SIZE, UNKNOWN, Reader, unpad
 from .sender import Sender
@@ -43,6 +43,9 @@ class Owner(Protocol):
 
     def wake(self) -> None:
         """There is something to write."""
+
+    def flush(self) -> None:
+        """There is enough to write it now."""
 
     def on_stream(self, stream_id: int, headers: Headers) -> Stream:
         """Make the object for a stream that the peer opens; its `on_headers` is called next, with the same headers."""
@@ -71,7 +74,8 @@ class Connection:
         streams: the open ones, by id.
         peer: the settings that the peer sent.
         ended: nothing is read any more.
-        going: GOAWAY was received; no new stream may be opened.
+        going: no new stream may be opened: GOAWAY was received, or the ids are used up.
+        room: how many streams we may have open at a time.
         watched: the owner wants to hear of each stream that ends; set by either side's GOAWAY too.
     """
 
@@ -88,12 +92,13 @@ class Connection:
         self.streams: dict[int, Stream] = {}
         self.ended = False
         self.going = False
+        self.room = 0 if client else MAX_31
         self.watched = False
         self._owner = owner
         self.client = client
         self._check = response_problem if client else request_problem
         self._decoder = Decoder(self.limits.max_header_list)
-        self.sender = Sender(owner.wake, self._sent_end)
+        self.sender = Sender(owner.wake, owner.flush, self._sent_end)
         self._reader = self._make_reader()
         self._next_id = 1
         self._highest = 0  # of the peer's streams
@@ -139,27 +144,31 @@ class Connection:
         try:
             self._reader.feed(data)
             if self.sender.overrun:
-                raise ProtocolError("answers aren't read", ErrorCode.ENHANCE_YOUR_CALM)
+                self._fail(ProtocolError("answers aren't read", ErrorCode.ENHANCE_YOUR_CALM))
         except ProtocolError as error:
             self._fail(error)
-
-    @property
-    def has_room(self) -> bool:
-        """One more stream may be opened."""
-        return len(self.streams) < self.peer.max_concurrent_streams and not self.going and self._next_id <= MAX_31
 
     def attach(self, stream: Stream) -> None:
         """Give a new stream of ours its id. Send its headers next: ids have to appear in order."""
         stream.id = self._next_id
         self._next_id += 2
+        if self._next_id > MAX_31:  # after 2**30 calls, half a day at full speed
+            self.going = self.watched = True
+            self.room = 0
         self.streams[stream.id] = stream
 
     def headers(self, stream: Stream, block: bytes) -> bytes:
         """Return the frames of a header block, to be sent at once."""
+        size = len(block)
+        if size <= settings.DEFAULT_FRAME and not self._shrink_table:
+            return HEAD.pack(0, size, HEADERS, END_HEADERS, stream.id) + block
         return self.sender.headers(stream.id, self._prepare(block), end=False)
 
     def trailers(self, stream: Stream, block: bytes) -> bytes:
         """Return the frames of trailers, to be sent at once or after what is pending."""
+        size = len(block)
+        if size <= settings.DEFAULT_FRAME and not self._shrink_table:
+            return HEAD.pack(0, size, HEADERS, END_HEADERS | END_STREAM, stream.id) + block
         return self.sender.headers(stream.id, self._prepare(block), end=True)
 
     def end(self, stream: Stream, block: bytes) -> None:
@@ -222,6 +231,7 @@ class Connection:
     def _stop_reading(self) -> None:
         self.ended = True
         self.going = True
+        self.room = 0
         self._reader.stop()
 
     def _reset_all(self, code: int, reason: str) -> None:
@@ -233,19 +243,22 @@ class Connection:
         stream.sent_end = True
         if stream.got_end:
             self._forget(stream)
-            self._resets.earn()
+            if self._resets.used:
+                self._resets.earn()
 
     def _got_end(self, stream: Stream) -> None:
         if stream.expected > 0:
             self._break(stream, "the body is shorter than its content-length")
         elif stream.sent_end and not stream.closed:
             self._forget(stream)
-            self._resets.earn()
+            if self._resets.used:
+                self._resets.earn()
 
     def _forget(self, stream: Stream) -> None:
         stream.closed = True
         self.streams.pop(stream.id, None)
-        self.sender.forget(stream)
+        if stream.pending is not None:
+            self.sender.forget(stream)
         if self.watched:
             self._owner.on_ended_stream()
 
@@ -335,15 +348,18 @@ class Connection:
             stream = self._on_new(stream_id, headers, looped=looped)
             if stream is None:
                 return
-            problem = self._check(headers)
-            if not problem:
-                stream.expected = -1 if end else content_length(headers)
+            problem = self._check(headers) if headers.problem is None else headers.problem
+            if headers.length >= 0 and not end:
+                stream.expected = headers.length
         elif stream.got_end:
             self._break(stream, "headers after the end", ErrorCode.STREAM_CLOSED)
             return
         elif self.client:
             # The first list is a response's, and so is each that comes before it with a status of 1xx.
-            problem = trailer_problem(headers) if end and not _has_status(headers) else self._check(headers)
+            if end and not (headers.fields and headers.fields[0][0] == ":status"):
+                problem = trailer_problem(headers) if headers.trailer_problem is None else headers.trailer_problem
+            else:
+                problem = self._check(headers) if headers.problem is None else headers.problem
         else:
             problem = trailer_problem(headers) if end else "trailers that don't end the stream"
         if looped:
@@ -438,6 +454,8 @@ class Connection:
             self._shrink_table = True
         self.sender.write(frames.frame(frames.SETTINGS, ACK, 0))
         self._shift_windows(peer.initial_window_size - before)
+        if not self.going:
+            self.room = peer.max_concurrent_streams
         self._owner.on_settings()
 
     def _shift_windows(self, change: int) -> None:
@@ -467,6 +485,7 @@ class Connection:
             raise ProtocolError("GOAWAY of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
         self._idle.spend()
         self.going = self.watched = True
+        self.room = 0
         last, code = frames.word(payload) & MAX_31, frames.word(payload, 4)
         for stream in [stream for stream in self.streams.values() if self.client and stream.id > last]:
             self._drop(stream)
@@ -494,7 +513,3 @@ class Connection:
 
     def _on_unknown(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002 - a frame's signature
         self._idle.spend()
-
-
-def _has_status(headers: Headers) -> bool:
-    return bool(headers.fields) and headers.fields[0][0] == ":status"

@@ -33,10 +33,12 @@ def response_problem(headers: Headers) -> str:
 
 def trailer_problem(headers: Headers) -> str:
     """Return what is wrong with trailers, "" if nothing is."""
-    return _check(headers, frozenset())
+    if headers.trailer_problem is None:
+        headers.trailer_problem = _check(headers, frozenset())
+    return headers.trailer_problem
 
 
-def content_length(headers: Headers) -> int:
+def _length(headers: Headers) -> int:
     """Return the announced length of the body in bytes, -1 for none, -2 for one that is no number."""
     for name, value in headers.fields:
         if name == "content-length":
@@ -77,7 +79,8 @@ def _check_request(headers: Headers) -> str:
         return f"no {', '.join(sorted(missing))}"
     if not fields[":path"]:
         return "empty :path"
-    return "broken content-length" if content_length(headers) < -1 else ""
+    headers.length = _length(headers)
+    return "broken content-length" if headers.length < -1 else ""
 
 
 def _check_status(headers: Headers) -> str:

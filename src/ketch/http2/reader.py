@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from ..errors import ProtocolError
 from .codes import ErrorCode
 from .frames import (
+    ACK,
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -22,7 +23,6 @@ from .frames import (
     PADDED,
     PREFACE,
     SETTINGS,
-    ACK,
     word,
 )
 
@@ -37,6 +37,8 @@ OnFrame: TypeAlias = "Callable[[int, int, bytes], None]"
 OnBlock: TypeAlias = "Callable[[int, bytes, bool, bool], None]"
 
 PRIORITY_SIZE: Final = 5
+#: The flags of a HEADERS frame that is not just a whole block.
+_UNUSUAL: Final = END_HEADERS | PADDED | HAS_PRIORITY
 #: What `others` has for frame types that we don't know.
 UNKNOWN: Final = -1
 
@@ -80,7 +82,7 @@ class Reader:
                 return
         at, end = 0, len(data)
         unpack, largest = HEAD.unpack_from, self._limits.max_frame
-        on_data = self._on_data
+        on_data, on_block = self._on_data, self._on_block
         while end - at >= HEAD_SIZE and not self._stopped:
             high, low, kind, flags, stream_id = unpack(data, at)
             size = high << 16 | low
@@ -91,8 +93,12 @@ class Reader:
                 break
             payload = data[at + HEAD_SIZE : stop]
             at = stop
-            if kind == DATA and not self._open:
+            if self._open:
+                self._continue(kind, flags, stream_id & MAX_31, payload)
+            elif kind == DATA:
                 on_data(flags, stream_id & MAX_31, payload)
+            elif kind == HEADERS and flags & _UNUSUAL == END_HEADERS:
+                on_block(stream_id & MAX_31, payload, flags & END_STREAM == END_STREAM, False)  # noqa: FBT003 - see OnBlock
             else:
                 self._other(kind, flags, stream_id & MAX_31, payload)
         self._rest = b"" if self._stopped else data[at:]
@@ -115,9 +121,7 @@ class Reader:
         self._first = False
 
     def _other(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._open:
-            self._continue(kind, flags, stream_id, payload)
-        elif kind == HEADERS:
+        if kind == HEADERS:
             self._headers(flags, stream_id, payload)
         elif kind == CONTINUATION:
             raise ProtocolError("CONTINUATION of nothing", ErrorCode.PROTOCOL_ERROR)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Bytes of messages that are made ready for the socket before it has taken the ones before.
 ROOM = 262_144
+#: Pieces, four to a message, that are worth a write of their own.
+BATCH = 64
 #: Bytes of frames other than messages that may wait for a peer that doesn't read.
 CONTROL_ROOM = 1_048_576
 
@@ -36,13 +38,18 @@ class Pending:
 
 
 class Sender:
-    """The outgoing half of a connection. `wake` is called when there is something to write."""
+    """The outgoing half of a connection.
 
-    def __init__(self, wake: Callable[[], None], ended: Callable[[Stream], None]) -> None:
+    `wake` is called when there is something to write, `hurry` when there is enough to write it now, so that the peer
+    starts on it while we go on.
+    """
+
+    def __init__(self, wake: Callable[[], None], hurry: Callable[[], None], ended: Callable[[Stream], None]) -> None:
         self.out: list[bytes] = []
         self.window = DEFAULT_WINDOW
         self.max_frame = DEFAULT_FRAME
         self._wake = wake
+        self._hurry = hurry
         self._ended = ended
         self._room = ROOM
         self._asleep = True
@@ -87,6 +94,8 @@ class Sender:
             self.out += (head, HEAD.pack(size >> 16, size & 0xFFFF, DATA, flags, stream.id), data, trailers)
             if end or trailers:
                 self._ended(stream)
+            if len(self.out) > BATCH:
+                self._hurry()
             return True
         if head:
             self.out.append(head)

@@ -1,18 +1,22 @@
-"""memory: calls inside one process, with a transport's semantics and no sockets.
+"""Transport `memory`: calls within one process and event loop, without sockets, as tests want them.
 
-Transports of the same URL (`memory://name`) in one process reach each other. Nothing is shared but encoded bytes, so
-what works here works over the wire.
+    memory
+    memory://world-1        listeners of one name are not seen under another
+
+It keeps the whole contract: bytes cross, nothing else does; messages are bounded, streams push back, deadlines,
+cancellation, statuses and stopping are as over gRPC. Options: `max_message_size` in bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import itertools
 import logging
 import time
 from collections import deque
-from contextvars import Context
-from itertools import count
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from weakref import WeakKeyDictionary
 
 from ..errors import (
     AddressUnavailable,
@@ -25,110 +29,270 @@ from ..errors import (
     Unknown,
     status_error,
 )
+from ..grpc.metadata import NONE, collect, fields
 from ..transport import MAX_MESSAGE_SIZE, Channel, Listener, Request, Route, Stream, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ..url import Url
 
-log = logging.getLogger("ketch.transport")
+log = logging.getLogger("ketch.memory")
 
-#: Messages that a stream buffers each way before its sender waits.
-_WINDOW = 16
+#: Bytes that wait in one direction of a stream before its sender does.
+_WINDOW: Final = 65_536
+#: What a message takes besides its bytes, so that empty ones are bounded too.
+_OVERHEAD: Final = 5
+#: Seconds for cancelled handlers to end.
+_LAST: Final = 1.0
 
-_worlds: dict[str, dict[str, MemoryListener]] = {}
-_ports = count(1)
+_numbers = itertools.count(1)
+#: One namespace for all transports of an event loop: (name, address) -> listener.
+_listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], _MemoryListener]] = WeakKeyDictionary()
 
 
 class MemoryTransport(Transport):
-    """Listens and connects within one process."""
+    """Reaches every listener that a memory transport of the same name made on the same event loop."""
 
-    name = "memory"
+    name: ClassVar[str] = "memory"
 
-    def __init__(self, world: str = "", max_message_size: int = MAX_MESSAGE_SIZE) -> None:
+    def __init__(self, world: str = "", *, max_message_size: int = MAX_MESSAGE_SIZE) -> None:
         self._world = world
         self._limit = max_message_size
 
     @classmethod
     def from_url(cls, url: Url) -> Self:
-        """Build it from `memory://name?max_message_size=BYTES`."""
+        """Build it from `memory://name?max_message_size=…`.
+
+        Raises:
+            ConfigurationError: an option is unknown or wrong.
+        """
         url.only("max_message_size")
-        return cls(url.address, int(url.number("max_message_size", MAX_MESSAGE_SIZE)))
+        return cls(url.address, max_message_size=int(url.number("max_message_size", MAX_MESSAGE_SIZE)))
 
     async def listen(self, address: str, routes: Mapping[str, Route]) -> Listener:
-        """Serve under a name: the address itself, or a fresh one when it ends in `:0`."""
-        world = _worlds.setdefault(self._world, {})
-        if address.endswith(":0"):
-            address = f"memory:{next(_ports)}"
-        if address in world:
-            raise AddressUnavailable(f"{address} is listened on already")
-        listener = world[address] = MemoryListener(self._world, address, routes, self._limit)
+        """Serve `routes` under an address; port 0 or "" gets a free one, such as `memory:1`.
+
+        Raises:
+            AddressUnavailable: somebody listens there.
+        """
+        mine = _listeners.setdefault(asyncio.get_running_loop(), {})
+        if not address or address.endswith(":0"):
+            address = f"memory:{next(_numbers)}"
+        key = self._world, address
+        if key in mine:
+            raise AddressUnavailable(f"can't listen on {address}: another listener of this process does")
+        listener = mine[key] = _MemoryListener(address, routes, self._limit, lambda: mine.pop(key, None))
         return listener
 
     def connect(self, address: str) -> Channel:
-        """Return a channel to an address, whether or not anybody listens yet."""
-        return MemoryChannel(self._world, address, self._limit)
+        """Return a channel to an address."""
+        return _MemoryChannel(self._world, address, self._limit)
 
 
-class MemoryListener(Listener):
-    """A name being listened on, and the handlers that run for it."""
+class _Exchange:
+    """One call, as both sides share it. `outcome` is how it ended: the reply, None for a stream, or a status."""
 
-    def __init__(self, world: str, address: str, routes: Mapping[str, Route], limit: int) -> None:
-        self._world = world
+    def __init__(self, request: Request, limit: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.request = request
+        self.limit = limit
+        self.requests = _Pipe(loop)
+        self.replies = _Pipe(loop)
+        self.trailers: Mapping[str, str] = NONE
+        self.outcome: asyncio.Future[bytes | None] = loop.create_future()
+        self.task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if request.deadline is not None:
+            self._timer = loop.call_later(max(0.0, request.deadline - time.monotonic()), self._expire)
+
+    def _expire(self) -> None:
+        self.abandon(DeadlineExceeded("the deadline passed first"))
+
+    def finish(self, reply: bytes | None, trailers: Mapping[str, str]) -> None:
+        """End it well; replies that were sent may still be received."""
+        if not self.outcome.done():
+            self._stop_timer()
+            self.trailers = trailers
+            self.outcome.set_result(reply)
+            self.requests.close(_ended())
+            self.replies.close(None)
+
+    def fail(self, error: StatusError, *, keep: bool = True) -> None:
+        """End it with a status; what was sent before it may still be received, if `keep`."""
+        if not self.outcome.done():
+            self._stop_timer()
+            self.trailers = error.metadata  # type: ignore[assignment]  # _crossed left only text in it
+            self.outcome.set_exception(error)
+            self.outcome.exception()  # a stream's caller asks for it by receiving, and may not
+            for pipe in (self.requests, self.replies):
+                pipe.close(error)
+                if not keep:
+                    pipe.clear()
+
+    def abandon(self, error: StatusError) -> None:
+        """End it at once with a status and cancel the handler."""
+        self.fail(error, keep=False)
+        if self.task is not None:
+            self.task.cancel()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class _Pipe:
+    """Messages in one direction, bounded; closed with the status that the call ended with, or None."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._bodies: deque[bytes] = deque()
+        self._size = 0
+        self._ended = False
+        self._error: StatusError | None = None
+        self._change: asyncio.Future[None] | None = None
+
+    async def put(self, body: bytes) -> None:
+        size = len(body) + _OVERHEAD
+        while not self._ended and self._size and self._size + size > _WINDOW:
+            await self._wait()
+        if self._ended:
+            raise self._error or _ended()
+        self._bodies.append(body)
+        self._size += size
+        self._wake()
+
+    async def get(self) -> bytes | None:
+        while not self._bodies:
+            if self._ended:
+                if self._error is not None:
+                    raise self._error
+                return None
+            await self._wait()
+        body = self._bodies.popleft()
+        self._size -= len(body) + _OVERHEAD
+        self._wake()
+        return body
+
+    def close(self, error: StatusError | None) -> None:
+        if not self._ended or (error is not None and self._error is None):
+            self._ended = True
+            self._error = error
+            self._wake()
+
+    def clear(self) -> None:
+        self._bodies.clear()
+        self._size = 0
+
+    async def _wait(self) -> None:
+        # The one who puts waits for room, the one who gets for a message: never both at a time.
+        if self._change is None:
+            self._change = self._loop.create_future()
+        await asyncio.shield(self._change)
+
+    def _wake(self) -> None:
+        change, self._change = self._change, None
+        if change is not None:
+            change.set_result(None)
+
+
+class _MemoryStream(Stream):
+    """One side of a streaming call."""
+
+    def __init__(self, exchange: _Exchange, *, client: bool) -> None:
+        self._exchange = exchange
+        self._client = client
+        self._in = exchange.replies if client else exchange.requests
+        self._out = exchange.requests if client else exchange.replies
+        self._said_end = False
+
+    async def send(self, body: bytes) -> None:
+        if self._said_end:
+            raise _ended()
+        _check_size(body, self._exchange.limit)
+        await self._out.put(bytes(body))
+
+    async def receive(self) -> bytes | None:
+        return await self._in.get()
+
+    async def end(self) -> None:
+        if self._client and not self._said_end:
+            self._said_end = True
+            self._out.close(None)
+
+    def cancel(self) -> None:
+        who = "caller" if self._client else "server"
+        self._exchange.abandon(Cancelled(f"the {who} gave the call up"))
+
+    @property
+    def trailers(self) -> Mapping[str, str]:
+        return self._exchange.trailers
+
+
+class _MemoryListener(Listener):
+    """Runs handlers, each in a task of its own."""
+
+    def __init__(self, address: str, routes: Mapping[str, Route], limit: int, forget: Callable[[], object]) -> None:
         self._address = address
         self._routes = routes
         self._limit = limit
-        self._calls: set[asyncio.Task[Any]] = set()
+        self._forget = forget
+        self._running: dict[asyncio.Task[None], _Exchange] = {}
 
     @property
     def address(self) -> str:
-        """The name."""
         return self._address
 
-    def route(self, request: Request) -> Route:
-        """Return the route of a request that fits the limits.
-
-        Raises:
-            StatusError: there is none, or the request is too large.
-        """
-        _check_size(request.body, self._limit)
+    def accept(self, exchange: _Exchange) -> None:
+        """Take a call."""
+        request = exchange.request
         route = self._routes.get(request.method)
         if route is None:
-            raise Unimplemented(f"{request.method} isn't served here")
-        return route
-
-    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a handler as a server would: in a task, and a context, of its own."""
-        task = asyncio.create_task(work, context=Context())
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
-        return task
+            exchange.fail(Unimplemented(f"{request.method} isn't served here"))
+            return
+        task = asyncio.ensure_future(self._serve(exchange, route))
+        exchange.task = task
+        self._running[task] = exchange
+        task.add_done_callback(self._done)
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, wait for those in hand, cancel what is left."""
-        world = _worlds.get(self._world, {})
-        if world.get(self._address) is self:
-            del world[self._address]
-        if not world:
-            _worlds.pop(self._world, None)
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=grace)
-        for task in self._calls:
-            task.cancel()
-        if self._calls:
-            await asyncio.wait(self._calls)
+        self._forget()
+        if self._running:
+            await asyncio.wait(self._running, timeout=grace)
+        late = dict(self._running)
+        for exchange in late.values():
+            exchange.abandon(Unavailable("the server is stopping"))
+        if late:
+            await asyncio.wait(late, timeout=_LAST)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        # Also where the task was cancelled before it first ran.
+        exchange = self._running.pop(task)
+        exchange.fail(Cancelled("the handler was cancelled"))
+
+    async def _serve(self, exchange: _Exchange, route: Route) -> None:
+        request = exchange.request
+        try:
+            reply = await _run(exchange, route)
+            trailers = _crossed_metadata(request.trailers)
+            if reply is not None:
+                _check_size(reply, self._limit)
+            exchange.finish(reply, trailers)
+        except StatusError as error:
+            exchange.fail(_crossed(error))
+        except Exception:
+            log.exception("%s: the handler failed", request.method)
+            exchange.fail(Unknown("the handler failed; its service's log has the reason"))
 
 
-class MemoryChannel(Channel):
-    """Calls to one name."""
+class _MemoryChannel(Channel):
+    """Calls to one address of one world."""
 
     def __init__(self, world: str, address: str, limit: int) -> None:
-        self._world = world
-        self._address = address
+        self._key = world, address
         self._limit = limit
-        self._calls: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._calls: set[_Exchange] = set()
 
     async def unary(
         self,
@@ -139,31 +303,14 @@ class MemoryChannel(Channel):
         metadata: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> bytes:
-        """Run the handler in a task and hand its reply on."""
-        _check_size(body, self._limit)
-        listener = self._listener()
-        request = _request(method, metadata, content_type, timeout, body)
-        route = listener.route(request)
-        task = listener.start(_unary(route, request))
-        self._calls.add(task)
+        exchange = self._start(method, content_type, metadata, timeout, bytes(body))
         try:
-            await asyncio.wait({task}, timeout=timeout)
-            if not task.done():
-                raise DeadlineExceeded(f"{method}: no reply within {timeout:g} s")
-            reply = self._result(task, method)
-        finally:
-            self._calls.discard(task)
-            task.cancel()
-        _check_size(reply, self._limit)
-        return reply
-
-    def _result(self, task: asyncio.Task[bytes], method: str) -> bytes:
-        if task.cancelled():
-            raise Cancelled(f"{method}: the channel is closed") if self._closed else Unavailable(f"{method}: {_GONE}")
-        error = task.exception()
-        if error is not None:
-            raise _as_status(error, method)
-        return task.result()
+            reply = await asyncio.shield(exchange.outcome)
+        except asyncio.CancelledError:
+            exchange.abandon(Cancelled("the caller gave the call up"))
+            raise
+        _check_size(reply or b"", self._limit)
+        return reply or b""
 
     async def stream(
         self,
@@ -173,173 +320,60 @@ class MemoryChannel(Channel):
         metadata: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Stream:
-        """Run the handler in a task, a bounded pipe each way."""
-        listener = self._listener()
-        request = _request(method, metadata, content_type, timeout, b"")
-        route = listener.route(request)
-        requests, replies = _Pipe(), _Pipe()
-        task = listener.start(_converse(route, request, MemoryStream(requests, replies, self._limit)))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
-        client = MemoryStream(replies, requests, self._limit, task, request)
-        task.add_done_callback(lambda task: client.finish(task, closed=self._closed))
-        if timeout is not None:
-            timer = asyncio.get_running_loop().call_later(timeout, client.expire)
-            task.add_done_callback(lambda _: timer.cancel())
-        return client
+        return _MemoryStream(self._start(method, content_type, metadata, timeout, b""), client=True)
 
     async def close(self) -> None:
-        """Cancel the calls in hand."""
         self._closed = True
-        for task in list(self._calls):
-            task.cancel()
+        for exchange in list(self._calls):
+            exchange.abandon(Cancelled("the channel was closed"))
 
-    def _listener(self) -> MemoryListener:
+    def _start(
+        self, method: str, content_type: str, metadata: Mapping[str, str] | None, timeout: float | None, body: bytes
+    ) -> _Exchange:
         if self._closed:
-            raise Cancelled(f"{self._address}: the channel is closed")
-        listener = _worlds.get(self._world, {}).get(self._address)
-        if listener is None:
-            raise Unavailable(f"{self._address}: nobody listens")
-        return listener
-
-
-class MemoryStream(Stream):
-    """Either end of a streaming call; only the client's has the handler's task."""
-
-    def __init__(
-        self,
-        inbound: _Pipe,
-        outbound: _Pipe,
-        limit: int,
-        task: asyncio.Task[None] | None = None,
-        request: Request | None = None,
-    ) -> None:
-        self._inbound = inbound
-        self._outbound = outbound
-        self._limit = limit
-        self._task = task
-        self._request = request
-
-    async def send(self, body: bytes) -> None:
-        """Put one message into the pipe; waits while it is full."""
+            raise Cancelled("the channel was closed")
         _check_size(body, self._limit)
-        await self._outbound.put(body)
-
-    async def receive(self) -> bytes | None:
-        """Take one message out of the pipe."""
-        return await self._inbound.get()
-
-    async def end(self) -> None:
-        """Close this side."""
-        self._outbound.end()
-
-    def cancel(self) -> None:
-        """Cancel the handler, and both pipes with it."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            self._fail(Cancelled("the call was cancelled"))
-
-    def expire(self) -> None:
-        """Cancel the call because its deadline passed."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            self._fail(DeadlineExceeded("the deadline passed"))
-
-    def finish(self, task: asyncio.Task[None], *, closed: bool) -> None:
-        """Close the client's end as the handler ended."""
-        method = self._request.method if self._request is not None else ""
-        if task.cancelled():
-            self._fail(Cancelled("the channel is closed") if closed else Unavailable(f"{method}: {_GONE}"))
-        elif error := task.exception():
-            self._fail(_as_status(error, method))
-        else:
-            self._inbound.end()
-            self._outbound.fail(Cancelled(f"{method}: the call has ended"))
-
-    def _fail(self, error: StatusError) -> None:
-        self._inbound.fail(error)
-        self._outbound.fail(error)
-
-    @property
-    def trailers(self) -> Mapping[str, str]:
-        """What the handler wanted sent after its replies."""
-        return (self._request.trailers if self._request is not None else None) or {}
+        deadline = None if timeout is None else time.monotonic() + timeout
+        crossed = _crossed_metadata(metadata)
+        request = Request(method, crossed, content_type, deadline=deadline, peer="memory:client", body=body)
+        listener = _listeners.get(asyncio.get_running_loop(), {}).get(self._key)
+        if listener is None:
+            raise Unavailable(f"{self._key[1]} can't be reached: nobody in this process listens there")
+        exchange = _Exchange(request, self._limit)
+        self._calls.add(exchange)
+        exchange.outcome.add_done_callback(lambda _: self._calls.discard(exchange))
+        listener.accept(exchange)
+        return exchange
 
 
-class _Pipe:
-    """Messages one way, at most `_WINDOW` at a time; then its end, or the error that ended it. The first end counts."""
-
-    def __init__(self) -> None:
-        self._messages: deque[bytes] = deque()
-        self._ended = False
-        self._error: StatusError | None = None
-        self._readable = asyncio.Event()
-        self._writable = asyncio.Event()
-
-    async def put(self, body: bytes) -> None:
-        while len(self._messages) >= _WINDOW and not self._ended:
-            self._writable.clear()
-            await self._writable.wait()
-        if self._ended:
-            raise self._error or Cancelled("the call has ended")
-        self._messages.append(body)
-        self._readable.set()
-
-    async def get(self) -> bytes | None:
-        while not self._messages:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return None
-            self._readable.clear()
-            await self._readable.wait()
-        self._writable.set()
-        return self._messages.popleft()
-
-    def end(self) -> None:
-        self._ended = True
-        self._readable.set()
-        self._writable.set()
-
-    def fail(self, error: StatusError) -> None:
-        if not self._ended:
-            self._error = error
-            self.end()
+def _run(exchange: _Exchange, route: Route) -> Awaitable[Any]:
+    if route.unary is not None:
+        return route.unary(exchange.request)
+    assert route.stream is not None  # noqa: S101 - a route has exactly one handler
+    return route.stream(exchange.request, _MemoryStream(exchange, client=False))
 
 
-_GONE = "the server stopped before it replied"
-
-
-async def _unary(route: Route, request: Request) -> bytes:
-    if route.unary is None:
-        raise Unimplemented(f"{request.method} streams; this was no streaming call")
-    return await route.unary(request)
-
-
-async def _converse(route: Route, request: Request, stream: MemoryStream) -> None:
-    if route.stream is not None:
-        await route.stream(request, stream)
-    elif route.unary is not None:
-        # A unary method is a stream of one message each way, as in gRPC.
-        request.body = await stream.receive() or b""
-        await stream.send(await route.unary(request))
-
-
-def _request(
-    method: str, metadata: Mapping[str, str] | None, content_type: str, timeout: float | None, body: bytes
-) -> Request:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    return Request(method, dict(metadata or {}), content_type, deadline=deadline, peer="memory", body=body)
+def _ended() -> StatusError:
+    return Cancelled("the call has ended; nothing more can be sent")
 
 
 def _check_size(body: bytes, limit: int) -> None:
     if len(body) > limit:
-        raise ResourceExhausted(f"a message of {len(body)} bytes is over the limit of {limit}")
+        raise ResourceExhausted(f"a message of {len(body)} bytes is larger than the limit of {limit}")
 
 
-def _as_status(error: BaseException, method: str) -> StatusError:
-    """Return the error as it would arrive over a wire: its status, not its class."""
-    if isinstance(error, StatusError):
-        return status_error(error.code, error.message, details=error.details, metadata=error.metadata)
-    log.error("%s failed", method, exc_info=error)
-    return Unknown(f"{method}: the handler failed; its service's log has the reason")
+def _crossed_metadata(metadata: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return metadata as it would come out of a wire."""
+    return collect(fields(metadata)) if metadata else NONE
+
+
+def _crossed(error: StatusError) -> StatusError:
+    """Return a status as it would come out of a wire: the code's own exception, and text in its metadata."""
+    metadata = {
+        name: base64.b64encode(value).decode() if isinstance(value, bytes) else value
+        for name, value in error.metadata.items()
+    }
+    try:
+        return status_error(error.code, error.message, details=error.details, metadata=_crossed_metadata(metadata))
+    except StatusError as broken:
+        return broken

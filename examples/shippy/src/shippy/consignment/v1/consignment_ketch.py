@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ketch.rpc import Metadata, Method, Reply, Servicer, Stub
-from shippy.consignment.v1 import consignment_pb2
+
+from . import consignment_pb2
 
 
 _CONSIGNMENT_SERVICE_CREATE = Method("shippy.consignment.v1.ConsignmentService", "Create", consignment_pb2.CreateRequest, consignment_pb2.CreateResponse)

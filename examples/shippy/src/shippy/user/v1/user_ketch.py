@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ketch.rpc import Metadata, Method, Reply, Servicer, Stub
-from shippy.user.v1 import user_pb2
+
+from . import user_pb2
 
 
 _USER_SERVICE_CREATE = Method("shippy.user.v1.UserService", "Create", user_pb2.CreateRequest, user_pb2.CreateResponse)

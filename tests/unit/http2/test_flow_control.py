@@ -1,0 +1,139 @@
+"""Windows, both ways (RFC 9113 section 5.2)."""
+
+import struct
+
+from ketch.http2.compression import encode
+from ketch.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, WINDOW_UPDATE, frame, settings
+from ketch.http2.limits import Limits
+
+BLOCK = encode([(":method", "POST"), (":scheme", "http"), (":path", "/a/B")])
+OPEN = frame(HEADERS, END_HEADERS, 1, BLOCK)
+
+
+def update(stream_id, increment):
+    return frame(WINDOW_UPDATE, 0, stream_id, struct.pack(">I", increment))
+
+
+def sent(frames, stream_id=1):
+    return b"".join(payload for kind, _, stream, payload in frames if kind == DATA and stream == stream_id)
+
+
+def updates(frames, stream_id):
+    return sum(
+        int.from_bytes(payload) for kind, _, stream, payload in frames if kind == WINDOW_UPDATE and stream == stream_id
+    )
+
+
+def test_a_message_waits_for_the_streams_window_and_goes_on(client):
+    stream = client.open()
+    message = bytes(range(250)) * 1000
+    assert not client.connection.sender.message(stream, b"", message, end=True)
+    got = sent(client.take())
+    assert len(got) == 65_535
+    client.connection.receive(update(0, 10_000_000) + update(1, 100_000))
+    got += sent(client.take())
+    assert len(got) == 165_535
+    assert not stream.sent_end
+    client.connection.receive(update(1, 100_000))
+    frames = client.take()
+    got += sent(frames)
+    assert got == message
+    assert frames[-1][1] == END_STREAM
+    assert stream.sent_end
+    assert (1, "drained") in client.log
+
+
+def test_no_frame_is_larger_than_the_peer_allows(client):
+    client.connection.receive(update(0, 10_000_000) + settings([(4, 1_000_000)]))
+    client.take()
+    client.connection.sender.message(client.open(), b"", bytes(100_000), end=True)
+    assert max(len(payload) for *_, payload in client.take()) == 16_384
+    client.connection.receive(settings([(5, 20_000)]))
+    client.take()
+    client.connection.sender.message(client.open(), b"", bytes(100_000), end=True)
+    assert max(len(payload) for *_, payload in client.take()) == 20_000
+
+
+def test_streams_share_the_connections_window_in_turns(client):
+    client.connection.receive(settings([(4, 1_000_000)]))
+    client.take()
+    first, second = client.open(), client.open()
+    client.connection.sender.message(first, b"", bytes(100_000), end=True)
+    client.connection.sender.message(second, b"", bytes(100_000), end=True)
+    assert len(sent(client.take(), 1)) == 65_535
+    got = {1: 65_535, 3: 0}
+    for _ in range(14):
+        client.connection.receive(update(0, 10_000))
+        frames = client.take()
+        for stream_id in got:
+            got[stream_id] += len(sent(frames, stream_id))
+    assert got == {1: 100_000, 3: 100_000}
+
+
+def test_a_window_that_shrinks_below_zero_holds_back_until_it_is_open_again(client):
+    stream = client.open()
+    client.connection.sender.message(stream, b"", bytes(60_000), end=False)
+    client.take()
+    client.connection.receive(settings([(4, 10_000)]))
+    assert stream.send_window == 10_000 - 60_000
+    client.connection.sender.message(stream, b"", b"x", end=True)
+    assert sent(client.take()) == b""
+    client.connection.receive(update(1, 50_000))
+    assert sent(client.take()) == b""
+    client.connection.receive(update(1, 1))
+    assert sent(client.take()) == b"x"
+
+
+def test_an_empty_message_needs_no_window(client):
+    stream = client.open()
+    client.connection.sender.message(stream, b"", bytes(65_535), end=False)
+    client.take()
+    client.connection.sender.message(stream, b"", b"", end=True)
+    assert [flags for kind, flags, *_ in client.take() if kind == DATA] == [END_STREAM]
+
+
+def test_nothing_is_made_ready_for_a_socket_that_is_full(client):
+    client.connection.receive(update(0, 100_000_000) + settings([(4, 100_000_000)]))
+    client.take()
+    stream = client.open()
+    client.connection.sender.message(stream, b"", bytes(10_000_000), end=True)
+    data = client.connection.sender.take()
+    client.connection.sender.taken(paused=True)
+    assert len(data) < 1_000_000
+    assert client.connection.sender.take() == b""
+    got = len(sent(client.take()))
+    while not stream.sent_end:
+        got += len(sent(client.take()))
+    assert got > 8_000_000
+
+
+def test_the_streams_window_is_opened_as_data_is_consumed(server):
+    limit = server.connection.limits.stream_window
+    server.connection.receive(OPEN + frame(DATA, 0, 1, bytes(50_000)) * 2)
+    assert updates(server.take(), 1) == 0
+    server.streams[1].consume(60_000)
+    server.streams[1].consume(40_000)
+    assert updates(server.take(), 1) >= limit // 2
+
+
+def test_the_connections_window_is_opened_as_data_comes(make_side):
+    server = make_side(limits=Limits(connection_window=100_000, stream_window=1_000_000)).start()
+    server.connection.receive(OPEN + frame(DATA, 0, 1, bytes(60_000)) * 3)
+    assert server.error is None
+    assert updates(server.take(), 0) > 100_000
+
+
+def test_padding_counts_and_is_given_back(server):
+    server.connection.receive(OPEN + frame(DATA, PADDED, 1, b"\xff" + b"body" + bytes(255)) * 300)
+    assert server.streams[1].body == b"body" * 300
+    assert updates(server.take(), 1) > 0
+
+
+def test_data_on_a_stream_that_was_reset_counts_for_the_connection(make_side):
+    server = make_side(limits=Limits(connection_window=65_535)).start()
+    server.connection.receive(OPEN)
+    server.connection.reset(server.streams[1], 8)
+    for _ in range(10):
+        server.connection.receive(frame(DATA, 0, 1, bytes(30_000)))
+    assert server.error is None
+    assert updates(server.take(), 0) >= 250_000

@@ -16,6 +16,7 @@ from .output import body, checked_json, pairs, pretty
 
 if TYPE_CHECKING:
     import argparse
+
     from ..transport import Channel
 
 

@@ -16,6 +16,7 @@ from .services import TOPICS, columns
 
 if TYPE_CHECKING:
     import argparse
+
     from ..registry import Instance, Registry
 
 

@@ -11,8 +11,7 @@ it with GOAWAY and the code that the RFC names, `owner.on_end` is called, and ev
 from __future__ import annotations
 
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from ..errors import ProtocolError
 from . import frames, settings
@@ -21,6 +20,7 @@ from .compression import NO_TABLE, Decoder
 from .frames import ACK, END_HEADERS, END_STREAM, HEAD, HEADERS, MAX_31, PADDED
 from .headers import request_problem, response_problem, trailer_problem
 from .limits import Allowance, Limits
+from .past import Past
 from .reader import PRIORITY_SIZE, UNKNOWN, Reader, unpad
 from .sender import Sender
 from .settings import Settings
@@ -29,41 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .compression import Headers
+    from .owner import Owner
     from .stream import Stream
 
-#: Streams that we reset of late; what the peer sent before it knew is ignored.
-_REMEMBERED: Final = 1000
 _PING_SIZE: Final = 8
 _WORD_SIZE: Final = 4
 _GOAWAY_SIZE: Final = 8
-
-
-class Owner(Protocol):
-    """What a connection tells whoever owns it."""
-
-    def wake(self) -> None:
-        """There is something to write."""
-
-    def flush(self) -> None:
-        """There is enough to write it now."""
-
-    def on_stream(self, stream_id: int, headers: Headers) -> Stream:
-        """Make the object for a stream that the peer opens; its `on_headers` is called next, with the same headers."""
-
-    def on_settings(self) -> None:
-        """The peer's settings came: from the first ones on it is known to speak HTTP/2."""
-
-    def on_pong(self, payload: bytes) -> None:
-        """A ping of ours was answered."""
-
-    def on_goaway(self, code: int, reason: str) -> None:
-        """The peer takes no new streams on this connection."""
-
-    def on_ended_stream(self) -> None:
-        """A stream has ended; said while `watched` is set."""
-
-    def on_end(self, error: ProtocolError) -> None:
-        """The connection is over; write what is queued and close."""
 
 
 class Connection:
@@ -100,11 +71,7 @@ class Connection:
         self._decoder = Decoder(self.limits.max_header_list)
         self.sender = Sender(owner.wake, owner.flush, self._sent_end)
         self._reader = self._make_reader()
-        self._next_id = 1
-        self._highest = 0  # of the peer's streams
-        self._last_taken = MAX_31  # peer's streams above this are ignored once we sent GOAWAY
-        self._gaps: deque[tuple[int, int]] = deque(maxlen=64)  # ids that the peer skipped
-        self._dropped: dict[int, None] = {}
+        self._past = Past(client=client)
         self._window = self.limits.connection_window
         self._shrink_table = False
         self._idle = Allowance("frames that carry nothing", 2000, 200, clock)
@@ -150,9 +117,9 @@ class Connection:
 
     def attach(self, stream: Stream) -> None:
         """Give a new stream of ours its id. Send its headers next: ids have to appear in order."""
-        stream.id = self._next_id
-        self._next_id += 2
-        if self._next_id > MAX_31:  # after 2**30 calls, half a day at full speed
+        stream.id = self._past.next
+        self._past.next += 2
+        if self._past.next > MAX_31:  # after 2**30 calls, half a day at full speed
             self.going = self.watched = True
             self.room = 0
         self.streams[stream.id] = stream
@@ -191,15 +158,15 @@ class Connection:
 
     def refuse_more(self) -> None:
         """Take no further stream: what comes later the peer may try elsewhere."""
-        if self._last_taken == MAX_31:
-            self._last_taken = self._highest
+        if self._past.last_taken == MAX_31:
+            self._past.last_taken = self._past.highest
             self.watched = True
-            self.sender.write(frames.goaway(self._highest, ErrorCode.NO_ERROR, "stopping"))
+            self.sender.write(frames.goaway(self._past.highest, ErrorCode.NO_ERROR, "stopping"))
 
     def close(self, reason: str) -> None:
         """End the connection in good order: GOAWAY, and every stream that is left hears `on_reset`."""
         if not self.ended:
-            self.sender.write(frames.goaway(self._highest, ErrorCode.NO_ERROR, reason))
+            self.sender.write(frames.goaway(self._past.highest, ErrorCode.NO_ERROR, reason))
             self.lose(reason)
 
     def lose(self, reason: str) -> None:
@@ -223,7 +190,7 @@ class Connection:
     def _fail(self, error: ProtocolError) -> None:
         if self.ended:
             return
-        self.sender.write(frames.goaway(self._highest, error.code, str(error)))
+        self.sender.write(frames.goaway(self._past.highest, error.code, str(error)))
         self._stop_reading()
         self._reset_all(error.code, str(error))
         self._owner.on_end(error)
@@ -264,12 +231,7 @@ class Connection:
 
     def _drop(self, stream: Stream) -> None:
         self._forget(stream)
-        self._remember(stream.id)
-
-    def _remember(self, stream_id: int) -> None:
-        self._dropped[stream_id] = None
-        if len(self._dropped) > _REMEMBERED:
-            del self._dropped[next(iter(self._dropped))]
+        self._past.drop(stream.id)
 
     def _break(self, stream: Stream, reason: str, code: int = ErrorCode.PROTOCOL_ERROR) -> None:
         """Reset a stream whose rules the peer broke."""
@@ -280,18 +242,9 @@ class Connection:
 
     def _reject(self, stream_id: int, code: int) -> None:
         """Reset a stream that never got an object."""
-        self._remember(stream_id)
+        self._past.drop(stream_id)
         self._resets.spend()
         self.sender.write(frames.rst_stream(stream_id, code))
-
-    def _is_idle(self, stream_id: int) -> bool:
-        """The stream was never opened (section 5.1)."""
-        ours = bool(stream_id & 1) is self.client
-        return stream_id >= self._next_id if ours else stream_id > self._highest
-
-    def _require_used(self, stream_id: int, what: str) -> None:
-        if not stream_id or self._is_idle(stream_id):
-            raise ProtocolError(f"{what} on stream {stream_id}, which was never opened", ErrorCode.PROTOCOL_ERROR)
 
     # Frames
 
@@ -336,8 +289,8 @@ class Connection:
         if stream is not None:
             self._break(stream, "data after the end", ErrorCode.STREAM_CLOSED)
             return
-        self._require_used(stream_id, "DATA")
-        if stream_id in self._dropped or stream_id > self._last_taken:
+        self._past.require_used(stream_id, "DATA")
+        if self._past.is_dropped(stream_id):
             return
         self._reject(stream_id, ErrorCode.STREAM_CLOSED)
 
@@ -376,13 +329,11 @@ class Connection:
         if self.client or not stream_id & 1:
             self._on_unexpected(stream_id)
             return None
-        if stream_id <= self._highest:
+        if stream_id <= self._past.highest:
             self._on_late(stream_id)
             return None
-        if stream_id != self._highest + 2 and stream_id != 1:
-            self._gaps.append((self._highest, stream_id))
-        self._highest = stream_id
-        if stream_id > self._last_taken:
+        self._past.opened(stream_id)
+        if stream_id > self._past.last_taken:
             return None  # GOAWAY told the peer that we don't look at it
         if len(self.streams) >= self.limits.max_streams:
             self._reject(stream_id, ErrorCode.REFUSED_STREAM)
@@ -395,17 +346,15 @@ class Connection:
         return stream
 
     def _on_unexpected(self, stream_id: int) -> None:
-        self._require_used(stream_id, "HEADERS")
-        if stream_id not in self._dropped:
+        self._past.require_used(stream_id, "HEADERS")
+        if not self._past.is_dropped(stream_id):
             raise ProtocolError(f"HEADERS on closed stream {stream_id}", ErrorCode.STREAM_CLOSED)
 
     def _on_late(self, stream_id: int) -> None:
-        if stream_id in self._dropped or stream_id > self._last_taken:
+        if self._past.is_dropped(stream_id):
             self._idle.spend()
             return
-        if any(low < stream_id < high for low, high in self._gaps):
-            raise ProtocolError(f"stream {stream_id} is opened out of order", ErrorCode.PROTOCOL_ERROR)
-        raise ProtocolError(f"HEADERS on closed stream {stream_id}", ErrorCode.STREAM_CLOSED)
+        self._past.refuse_late(stream_id)
 
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002 - a frame's signature
         self._idle.spend()
@@ -426,7 +375,7 @@ class Connection:
     def _on_rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002 - a frame's signature
         if len(payload) != _WORD_SIZE:
             raise ProtocolError("RST_STREAM of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
-        self._require_used(stream_id, "RST_STREAM")
+        self._past.require_used(stream_id, "RST_STREAM")
         self._resets.spend()
         stream = self.streams.get(stream_id)
         if stream is not None:
@@ -505,7 +454,7 @@ class Connection:
             return
         stream = self.streams.get(stream_id)
         if stream is None:
-            self._require_used(stream_id, "WINDOW_UPDATE")
+            self._past.require_used(stream_id, "WINDOW_UPDATE")
         elif not increment:
             self._break(stream, "WINDOW_UPDATE by nothing")
         elif not self.sender.grow_stream(stream, increment):

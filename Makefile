@@ -37,6 +37,15 @@ check: $(STAMP) ## Format, lint, types, layers, generated files
 	@$(BIN)/lint-imports
 	@$(BIN)/python tools/check_generated.py
 
+generate: $(STAMP) ## Write what is generated from .proto files
+	@$(BIN)/python tools/check_generated.py --write
+
+bench: $(STAMP) ## Figures as ratios against peers that run beside us: events, calls, start-up
+	@$(PIP) install -c constraints.txt --group bench
+	@$(BIN)/python benchmarks/startup.py
+	@$(BIN)/python benchmarks/rpc.py
+	@$(BIN)/python benchmarks/events.py
+
 format: $(STAMP) ## Format the code and mend what lint can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .

@@ -3,9 +3,9 @@
     python benchmarks/events.py [--rounds 3] [--seconds 3]
 
 Publisher and subscriber are processes of their own, on uvloop, for every contender. All carry the same user with the
-same six headers (those of a CloudEvent), and all call one `async def handle(user)` for each event, in order. FastStream is
-used as its documentation shows it, with a pydantic model; a second row gives it protobuf bytes, decoded by hand. A rate is
-events divided by the time from the first publish to the last handled. Rounds are interleaved, medians are printed.
+same six headers (those of a CloudEvent), and all call one `async def handle(user)` for each event, in order. FastStream
+is used as its documentation shows it, with a pydantic model; a second row gives it protobuf bytes, decoded by hand. A
+rate is events divided by the time from the first publish to the last handled. Rounds are interleaved, medians printed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent / "proto"))
 from bench_pb2 import User
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 FIELDS = {"id": "0f0e", "name": "Ewan Valentine", "email": "ewan.valentine89@gmail.com", "company": "BBC"}
 USER = User(**FIELDS)
@@ -319,7 +321,7 @@ def run_rounds(rounds: int, seconds: float) -> None:
         try:
             time.sleep(0.5)
             nats = f"nats://127.0.0.1:{port}"
-            where = {name: nats for name in RATES} | {"ketch direct": "direct"}
+            where = dict.fromkeys(RATES, nats) | {"ketch direct": "direct"}
             rates: dict[str, list[float]] = {name: [] for name in RATES}
             for number in range(rounds):
                 for name, values in rates.items():

@@ -24,16 +24,12 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).parent / "proto"))
 from bench_pb2 import Ack, User
 
-from ketch.transport import Request, Route
-from ketch.transports.grpc import GrpcTransport
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     Call = Callable[[], Awaitable[Ack]]
 
 METHOD = "/ketch.bench.v1.Users/Create"
-PROTOBUF = "application/protobuf"
 USER = User(id="0f0e", name="Ewan Valentine", email="ewan.valentine89@gmail.com", company="BBC")
 #: (client, server)
 PAIRS = [("grpc.aio", "grpc.aio"), ("grpc.aio", "ketch"), ("ketch", "ketch"), ("bare", "bare")]
@@ -49,11 +45,19 @@ async def create(user: User) -> Ack:
 
 
 async def serve_ketch() -> str:
-    async def handle(request: Request) -> bytes:
-        return (await create(User.FromString(request.body))).SerializeToString()
+    from bench_ketch import Users
 
-    listener = await GrpcTransport().listen("127.0.0.1:0", {METHOD: Route(unary=handle)})
-    return listener.address
+    from ketch import Service
+
+    class Servicer(Users):
+        async def create(self, request: User, /) -> Ack:
+            return await create(request)
+
+    service = Service("bench", registry="memory", broker="memory")
+    service.serve(Servicer())
+    await service.__aenter__()
+    SERVERS.append(service)
+    return service.address
 
 
 async def serve_grpc_aio() -> str:
@@ -141,13 +145,14 @@ async def serve_bare() -> str:
 
 
 async def connect_ketch(address: str) -> Call:
-    channel = GrpcTransport().connect(address)
+    from bench_ketch import UsersStub
 
-    async def call() -> Ack:
-        body = await channel.unary(METHOD, USER.SerializeToString(), content_type=PROTOBUF, timeout=10)
-        return Ack.FromString(body)
+    from ketch import Client
 
-    return call
+    client = Client.from_env(registry=f"static://?ketch.bench.v1.Users={address}")
+    await client.__aenter__()
+    users = client.stub(UsersStub)
+    return lambda: users.create(USER, timeout=10)
 
 
 async def connect_grpc_aio(address: str) -> Call:

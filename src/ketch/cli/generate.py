@@ -12,6 +12,7 @@ from .compiler import compile_protos
 from .generated import differences, is_package, packages, write
 from .relative import relative_imports
 from .sources import find_protos, proto_name, root_of
+from .stubs import complete_stubs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,7 +94,7 @@ def generate(
     protos = {file: proto_name(file, roots) for file in found}
     out = _beside(roots) if out is None else out
     package = is_package(out) if package is None else package
-    written = relative_imports(compile_protos(protos, roots), package=package)
+    written = complete_stubs(relative_imports(compile_protos(protos, roots), package=package))
     files = {out / name: content for name, content in written.items()}
     return files | dict.fromkeys(packages(files, out, package=package), b"")
 

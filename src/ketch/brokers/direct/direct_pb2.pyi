@@ -17,7 +17,7 @@ class Batch(_message.Message):
     topic: str
     subscriptions: _containers.RepeatedScalarFieldContainer[str]
     events: _containers.RepeatedCompositeFieldContainer[Event]
-    def __init__(self, topic: _Optional[str] = ..., subscriptions: _Optional[_Iterable[str]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
+    def __init__(self, topic: _Optional[str] = ..., subscriptions: _Optional[_Iterable[str]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping[str, object]]]] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("event", "metadata")
@@ -32,7 +32,7 @@ class Event(_message.Message):
     METADATA_FIELD_NUMBER: _ClassVar[int]
     event: CloudEvent
     metadata: _containers.ScalarMap[str, str]
-    def __init__(self, event: _Optional[_Union[CloudEvent, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, event: _Optional[_Union[CloudEvent, _Mapping[str, object]]] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("events",)
@@ -48,7 +48,7 @@ class CloudEvent(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: CloudEventAttributeValue
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[CloudEventAttributeValue, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[CloudEventAttributeValue, _Mapping[str, object]]] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SPEC_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -81,4 +81,4 @@ class CloudEventAttributeValue(_message.Message):
     ce_uri: str
     ce_uri_ref: str
     ce_timestamp: _timestamp_pb2.Timestamp
-    def __init__(self, ce_boolean: _Optional[bool] = ..., ce_integer: _Optional[int] = ..., ce_string: _Optional[str] = ..., ce_bytes: _Optional[bytes] = ..., ce_uri: _Optional[str] = ..., ce_uri_ref: _Optional[str] = ..., ce_timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, ce_boolean: _Optional[bool] = ..., ce_integer: _Optional[int] = ..., ce_string: _Optional[str] = ..., ce_bytes: _Optional[bytes] = ..., ce_uri: _Optional[str] = ..., ce_uri_ref: _Optional[str] = ..., ce_timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, object]]] = ...) -> None: ...

@@ -28,7 +28,7 @@ class Token(_message.Message):
     token: str
     valid: bool
     errors: _containers.RepeatedCompositeFieldContainer[Error]
-    def __init__(self, token: _Optional[str] = ..., valid: _Optional[bool] = ..., errors: _Optional[_Iterable[_Union[Error, _Mapping]]] = ...) -> None: ...
+    def __init__(self, token: _Optional[str] = ..., valid: _Optional[bool] = ..., errors: _Optional[_Iterable[_Union[Error, _Mapping[str, object]]]] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "description")
@@ -46,7 +46,7 @@ class Response(_message.Message):
     user: User
     users: _containers.RepeatedCompositeFieldContainer[User]
     errors: _containers.RepeatedCompositeFieldContainer[Error]
-    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[Error, _Mapping]]] = ...) -> None: ...
+    def __init__(self, user: _Optional[_Union[User, _Mapping[str, object]]] = ..., users: _Optional[_Iterable[_Union[User, _Mapping[str, object]]]] = ..., errors: _Optional[_Iterable[_Union[Error, _Mapping[str, object]]]] = ...) -> None: ...
 
 class CreateRequest(_message.Message):
     __slots__ = ("name", "company", "email", "password")
@@ -64,7 +64,7 @@ class CreateResponse(_message.Message):
     __slots__ = ("user",)
     USER_FIELD_NUMBER: _ClassVar[int]
     user: User
-    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ...) -> None: ...
+    def __init__(self, user: _Optional[_Union[User, _Mapping[str, object]]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
     __slots__ = ("id",)
@@ -76,7 +76,7 @@ class GetResponse(_message.Message):
     __slots__ = ("user",)
     USER_FIELD_NUMBER: _ClassVar[int]
     user: User
-    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ...) -> None: ...
+    def __init__(self, user: _Optional[_Union[User, _Mapping[str, object]]] = ...) -> None: ...
 
 class GetAllRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
@@ -92,7 +92,7 @@ class GetAllResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     users: _containers.RepeatedCompositeFieldContainer[User]
     next_page_token: str
-    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping[str, object]]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class AuthRequest(_message.Message):
     __slots__ = ("email", "password")
@@ -106,7 +106,7 @@ class AuthResponse(_message.Message):
     __slots__ = ("token",)
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     token: Token
-    def __init__(self, token: _Optional[_Union[Token, _Mapping]] = ...) -> None: ...
+    def __init__(self, token: _Optional[_Union[Token, _Mapping[str, object]]] = ...) -> None: ...
 
 class ValidateTokenRequest(_message.Message):
     __slots__ = ("token",)
@@ -120,4 +120,4 @@ class ValidateTokenResponse(_message.Message):
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     token: Token
     user_id: str
-    def __init__(self, token: _Optional[_Union[Token, _Mapping]] = ..., user_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, token: _Optional[_Union[Token, _Mapping[str, object]]] = ..., user_id: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,5 @@
+"""`python -m shippy.consignment_service`."""
+
+from .main import main
+
+main()

@@ -1,0 +1,5 @@
+"""`python -m shippy.email_service`."""
+
+from .main import main
+
+main()

@@ -1,0 +1,1 @@
+"""user-cli: creates a user, shows them all, signs in."""

@@ -1,0 +1,5 @@
+"""`python -m shippy.user_cli`."""
+
+from .main import main
+
+main()

@@ -1,0 +1,1 @@
+"""user-service: stores users, signs them in, and says when there is a new one."""

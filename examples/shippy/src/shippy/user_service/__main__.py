@@ -1,0 +1,5 @@
+"""`python -m shippy.user_service`."""
+
+from .main import main
+
+main()

@@ -1,0 +1,1 @@
+"""One file a step; Alembic orders them by `down_revision`."""

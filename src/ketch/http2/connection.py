@@ -17,7 +17,8 @@ from ..errors import ProtocolError
 from . import frames, settings
 from .codes import ErrorCode, name_of
 from .compression import NO_TABLE, Decoder
-from .frames import ACK, END_HEADERS, END_STREAM, HEAD, HEADERS, MAX_31, PADDED
+from .control import Control
+from .frames import END_HEADERS, END_STREAM, HEAD, HEADERS, MAX_31, PADDED
 from .headers import request_problem, response_problem, trailer_problem
 from .limits import Allowance, Limits
 from .past import Past
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from .owner import Owner
     from .stream import Stream
 
-_PING_SIZE: Final = 8
 _WORD_SIZE: Final = 4
 _GOAWAY_SIZE: Final = 8
 
@@ -47,6 +47,7 @@ class Connection:
         ended: nothing is read any more.
         going: no new stream may be opened: GOAWAY was received, or the ids are used up.
         room: how many streams we may have open at a time.
+        shrink_table: the next header block has to say that our encoder uses no table.
         watched: the owner wants to hear of each stream that ends; set by either side's GOAWAY too.
     """
 
@@ -70,13 +71,12 @@ class Connection:
         self._check = response_problem if client else request_problem
         self._decoder = Decoder(self.limits.max_header_list)
         self.sender = Sender(owner.wake, owner.flush, self._sent_end)
+        self._control = Control(self, owner, clock)
         self._reader = self._make_reader()
         self._past = Past(client=client)
         self._window = self.limits.connection_window
-        self._shrink_table = False
+        self.shrink_table = False
         self._idle = Allowance("frames that carry nothing", 2000, 200, clock)
-        self._pings = Allowance("pings", 500, 20, clock)
-        self._setups = Allowance("settings", 100, 5, clock)
         self._resets = Allowance("reset streams", 1000, 100, clock)
         self._start()
 
@@ -91,9 +91,9 @@ class Connection:
         others = {
             frames.PRIORITY: self._on_priority,
             frames.RST_STREAM: self._on_rst_stream,
-            frames.SETTINGS: self._on_settings,
-            frames.PUSH_PROMISE: self._on_push_promise,
-            frames.PING: self._on_ping,
+            frames.SETTINGS: self._control.on_settings,
+            frames.PUSH_PROMISE: self._control.on_push_promise,
+            frames.PING: self._control.on_ping,
             frames.GOAWAY: self._on_goaway,
             frames.WINDOW_UPDATE: self._on_window_update,
             UNKNOWN: self._on_unknown,
@@ -127,14 +127,14 @@ class Connection:
     def headers(self, stream: Stream, block: bytes) -> bytes:
         """Return the frames of a header block, to be sent at once."""
         size = len(block)
-        if size <= settings.DEFAULT_FRAME and not self._shrink_table:
+        if size <= settings.DEFAULT_FRAME and not self.shrink_table:
             return HEAD.pack(0, size, HEADERS, END_HEADERS, stream.id) + block
         return self.sender.headers(stream.id, self._prepare(block), end=False)
 
     def trailers(self, stream: Stream, block: bytes) -> bytes:
         """Return the frames of trailers, to be sent at once or after what is pending."""
         size = len(block)
-        if size <= settings.DEFAULT_FRAME and not self._shrink_table:
+        if size <= settings.DEFAULT_FRAME and not self.shrink_table:
             return HEAD.pack(0, size, HEADERS, END_HEADERS | END_STREAM, stream.id) + block
         return self.sender.headers(stream.id, self._prepare(block), end=True)
 
@@ -182,8 +182,8 @@ class Connection:
     # Inside
 
     def _prepare(self, block: bytes) -> bytes:
-        if self._shrink_table:
-            self._shrink_table = False
+        if self.shrink_table:
+            self.shrink_table = False
             return NO_TABLE + block
         return block
 
@@ -384,48 +384,6 @@ class Connection:
             stream.on_reset(
                 code, f"the peer reset the stream: {name_of(code)}", refused=code == ErrorCode.REFUSED_STREAM
             )
-
-    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id:
-            raise ProtocolError("SETTINGS on a stream", ErrorCode.PROTOCOL_ERROR)
-        if flags & ACK:
-            if payload:
-                raise ProtocolError("SETTINGS acknowledgement with content", ErrorCode.FRAME_SIZE_ERROR)
-            return
-        self._setups.spend()
-        peer = self.peer
-        before = peer.initial_window_size
-        peer.update(payload, from_server=self.client)
-        self.sender.max_frame = peer.max_frame_size
-        if peer.header_table_size < settings.DEFAULT_TABLE:
-            # Once: from then on our encoder's table has no room, which no later setting changes.
-            peer.header_table_size = settings.DEFAULT_TABLE
-            self._shrink_table = True
-        self.sender.write(frames.frame(frames.SETTINGS, ACK, 0))
-        self._shift_windows(peer.initial_window_size - before)
-        if not self.going:
-            self.room = peer.max_concurrent_streams
-        self._owner.on_settings()
-
-    def _shift_windows(self, change: int) -> None:
-        if change:
-            for stream in list(self.streams.values()):
-                if not self.sender.grow_stream(stream, change):
-                    raise ProtocolError("a stream's window is too large", ErrorCode.FLOW_CONTROL_ERROR)
-
-    def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002 - a frame's signature
-        raise ProtocolError("PUSH_PROMISE, which nobody may send us", ErrorCode.PROTOCOL_ERROR)
-
-    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id:
-            raise ProtocolError("PING on a stream", ErrorCode.PROTOCOL_ERROR)
-        if len(payload) != _PING_SIZE:
-            raise ProtocolError("PING of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
-        if flags & ACK:
-            self._owner.on_pong(payload)
-            return
-        self._pings.spend()
-        self.sender.write(frames.frame(frames.PING, ACK, 0, payload))
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002 - a frame's signature
         if stream_id:

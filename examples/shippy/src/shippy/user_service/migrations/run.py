@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 def upgrade(connection: Connection) -> None:
     """Bring the schema up to date within the connection's transaction."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # a start has no news for each step
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection

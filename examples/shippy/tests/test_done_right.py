@@ -8,6 +8,7 @@ from pathlib import Path
 import jwt
 import nats as nats_py
 import pytest
+
 from ketch import AlreadyExists, Client, NotFound, Unauthenticated, Unavailable
 from shippy.consignment.v1.consignment_ketch import ConsignmentServiceStub
 from shippy.consignment.v1.consignment_pb2 import CreateRequest as Consign

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import jwt
 import pytest
 from argon2 import PasswordHasher
+
 from ketch import InvalidArgument, Unauthenticated
 from ketch.errors import ConfigurationError
 from shippy.user.v1.user_pb2 import CreateRequest

@@ -5,6 +5,7 @@ import json
 
 import nats as nats_py
 import pytest
+
 from shippy.user.v1.user_pb2 import User
 
 MAIL = "Sending email to: "

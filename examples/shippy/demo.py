@@ -1,3 +1,4 @@
+# noqa: INP001 - a script, in no package
 """`make demo`: three processes, no third-party server. A user is created and the e-mail goes out."""
 
 from __future__ import annotations

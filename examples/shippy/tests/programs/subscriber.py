@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 
 from ketch import Service, context
 from shippy.contract import user_created
@@ -14,16 +15,17 @@ service = Service(name)
 
 @service.subscribe(user_created, group=None if os.environ.get("GROUP") == "none" else name)
 async def handle(user: User) -> None:
-    print(f"begin <{user.name}>", flush=True)
+    sys.stdout.write(f"begin <{user.name}>\n")
     if does == "fail":
         raise RuntimeError("this subscriber always fails")
     if does == "crash":
+        sys.stdout.flush()
         os._exit(3)
     if does == "hang":
         await asyncio.Event().wait()
     if does == "slow":
         await asyncio.sleep(0.7)
-    print(f"got <{user.name}> with {dict(context.current().metadata)} from {user}".replace("\n", " "), flush=True)
+    sys.stdout.write(f"got <{user.name}> with {dict(context.current().metadata)}\n")
 
 
 service.run()

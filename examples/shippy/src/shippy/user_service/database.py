@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,8 @@ async def open_database(url: URL) -> AsyncIterator[Database]:
     Raises:
         Unavailable: it can't be reached.
     """
+    # At DEBUG this driver logs each statement with its parameters, and one of them is a hash.
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)
     engine = create_async_engine(url, **_arguments(url))
     try:
         database = Database(engine)

@@ -28,7 +28,7 @@ demo: $(STAMP) ## A user is created, the e-mail goes out: three processes, no th
 	@$(BIN)/python examples/shippy/demo.py
 
 test: $(STAMP) ## Run all tests, against real NATS and PostgreSQL from wheels
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto
 
 check: $(STAMP) ## Format, lint, types, layers, generated files
 	@$(BIN)/ruff format --check .
@@ -36,6 +36,7 @@ check: $(STAMP) ## Format, lint, types, layers, generated files
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python tools/check_generated.py
+	@$(BIN)/python tools/settings_table.py --check
 
 generate: $(STAMP) ## Write what is generated from .proto files
 	@$(BIN)/python tools/check_generated.py --write

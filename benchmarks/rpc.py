@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grpc.aio
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent / "proto"))
@@ -60,8 +61,6 @@ async def serve_ketch() -> str:
 
 
 async def serve_grpc_aio() -> str:
-    import grpc.aio
-
     async def handle(user: User, _: object) -> Ack:
         return await create(user)
 
@@ -157,8 +156,6 @@ async def connect_ketch(address: str) -> Call:
 
 
 async def connect_grpc_aio(address: str) -> Call:
-    import grpc.aio
-
     channel = grpc.aio.insecure_channel(address)
     stub = channel.unary_unary(METHOD, User.SerializeToString, Ack.FromString)
     return lambda: stub(USER, timeout=10)
@@ -228,15 +225,14 @@ def compare(seconds: float, rounds: int) -> dict[str, object]:
         key: {name: statistics.median(result[name] for result in results) for name in ("rate", "p50", "p99")}
         for key, results in found.items()
     }
-    print(
-        f"{'client':10}{'server':10}{'in flight':>10}{'calls/s':>10}{'p50 us':>9}{'p99 us':>9}{'x grpc.aio':>12}{'of bare':>9}"
-    )
+    names = "in flight", "calls/s", "p50 us", "p99 us", "x grpc.aio", "of bare"
+    print(f"{'client':10}{'server':10}" + "".join(f"{name:>11}" for name in names))
     for (client, server, in_flight), result in medians.items():
         stock = medians["grpc.aio", "grpc.aio", in_flight]["rate"]
         bare = medians["bare", "bare", in_flight]["rate"]
         print(
-            f"{client:10}{server:10}{in_flight:10}{result['rate']:10,.0f}{result['p50']:9.0f}{result['p99']:9.0f}"
-            f"{result['rate'] / stock:12.2f}{result['rate'] / bare:9.2f}"
+            f"{client:10}{server:10}{in_flight:11}{result['rate']:11,.0f}{result['p50']:11.0f}{result['p99']:11.0f}"
+            f"{result['rate'] / stock:11.2f}{result['rate'] / bare:11.2f}"
         )
     return {"/".join(map(str, key)): value for key, value in medians.items()}
 

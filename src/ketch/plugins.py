@@ -18,7 +18,8 @@ from .url import Url
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-_KINDS = {
+#: Entry point group of each kind of plugin.
+KINDS = {
     "Broker": "ketch.brokers",
     "Registry": "ketch.registries",
     "Transport": "ketch.transports",
@@ -31,11 +32,16 @@ class Plugins:
 
     def __init__(self) -> None:
         found = entry_points()
-        self._points = {kind: {p.name: p for p in found.select(group=group)} for kind, group in _KINDS.items()}
+        self._points = {kind: {p.name: p for p in found.select(group=group)} for kind, group in KINDS.items()}
 
     def names(self, kind: str) -> list[str]:
         """Return the names of all plugins of a kind (`Broker`, `Registry`, `Transport`, `Codec`)."""
         return sorted(self._points[kind])
+
+    def package(self, kind: str, name: str) -> str:
+        """Return the package that brings a plugin, with its version."""
+        dist = self._points[kind][name].dist
+        return f"{dist.name} {dist.version}" if dist is not None else "?"
 
     def load(self, kind: str, name: str) -> type[Any]:
         """Import a plugin's class.

@@ -196,7 +196,7 @@ class Service(Caller):
         """Where the running server is reached; "" while it doesn't run."""
         return "" if self._running is None else self._running.address
 
-    def run(self, args: Sequence[str] | None = None) -> None:
+    def run(self, args: Sequence[str] | argparse.Namespace | None = None) -> None:
         """Run until SIGTERM or SIGINT, then drain and return. A second signal ends it at once.
 
         Raises:
@@ -206,7 +206,7 @@ class Service(Caller):
         if code:
             raise SystemExit(code)
 
-    def _run(self, args: Sequence[str] | None) -> int:
+    def _run(self, args: Sequence[str] | argparse.Namespace | None) -> int:
         try:
             options = self.init(args)
         except ConfigurationError as error:

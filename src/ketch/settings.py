@@ -155,7 +155,7 @@ def read(argv: Sequence[str] | argparse.Namespace | None = None, environ: Mappin
         SystemExit: `--help` was asked for, and printed.
     """
     environ = os.environ if environ is None else environ
-    flags = argv if isinstance(argv, argparse.Namespace) else _parse(sys.argv[1:] if argv is None else argv)
+    flags = argv if isinstance(argv, argparse.Namespace) else _parse(arguments() if argv is None else argv)
     _check_names(environ)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -175,6 +175,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for setting in KNOWN:
         default = f" (default: {setting.default})" if setting.default else ""
         group.add_argument(setting.flag, metavar="VALUE", help=setting.help + default)
+
+
+def arguments() -> Sequence[str]:
+    """Return this process's arguments, without the program's name."""
+    return sys.argv[1:]
 
 
 def environment() -> Mapping[str, str]:

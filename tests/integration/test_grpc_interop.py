@@ -226,16 +226,18 @@ async def test_a_stock_client_moves_on_when_we_drain(handlers, unused_tcp_port):
         async with grpc.aio.insecure_channel(address) as channel:
             echo = channel.unary_unary("/t/Echo")
             answered = 0
+            many = asyncio.Event()
 
             async def pour():
                 nonlocal answered
                 for _ in range(150):
                     assert await echo(b"x", wait_for_ready=True, timeout=20) == b"x"
                     answered += 1
+                    if answered > 100:
+                        many.set()
 
             pouring = [asyncio.create_task(pour()) for _ in range(4)]
-            while answered < 100:
-                await asyncio.sleep(0.001)
+            await many.wait()
             await listener.stop(5)
             listener = await transport.listen(address, handlers.routes())
             await asyncio.gather(*pouring)

@@ -75,8 +75,8 @@ class MemoryBroker(Broker):
         world = self._joined()
         if len(message.body) > _MAX_BODY:
             raise MessageTooLarge(f"{len(message.body)} bytes are over memory's limit of {_MAX_BODY}")
-        deliveries = (Delivery(message),)
         for mailbox in world.receivers(message.topic):
+            deliveries = (Delivery(message),)  # one each: a delivery is one subscription's own
             if not mailbox.offer(deliveries):
                 await mailbox.offer_patiently(deliveries)
 

@@ -124,7 +124,7 @@ class ClientWire(Wire):
             self.ready.set_result(None)
         self._on_change(self)
 
-    def on_goaway(self, code: int, reason: str) -> None:
+    def on_goaway(self, code: int, reason: str) -> None:  # noqa: ARG002 - the calls in hand go on, whyever
         """Open no more streams here."""
         self.on_ended_stream()
 

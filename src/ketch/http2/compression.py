@@ -101,7 +101,7 @@ class Decoder:
             if byte & 0x80:
                 index, at = _integer(block, at, 0x7F)
                 field = self._entry(index)
-            elif byte & 0xE0 == 0x20:
+            elif byte & 0xE0 == 0x20:  # noqa: PLR2004 - section 6.3
                 at = self._resize(block, at, first=not size)
                 changed = True
                 continue

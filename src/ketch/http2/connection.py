@@ -11,16 +11,17 @@ it with GOAWAY and the code that the RFC names, `owner.on_end` is called, and ev
 from __future__ import annotations
 
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from ..errors import ProtocolError
 from . import frames, settings
 from .codes import ErrorCode, name_of
 from .compression import NO_TABLE, Decoder
-from .frames import ACK, END_HEADERS, END_STREAM, HEAD, HEADERS, MAX_31, PADDED
+from .control import Control
+from .frames import END_HEADERS, END_STREAM, HEAD, HEADERS, MAX_31, PADDED
 from .headers import request_problem, response_problem, trailer_problem
 from .limits import Allowance, Limits
+from .past import Past
 from .reader import PRIORITY_SIZE, UNKNOWN, Reader, unpad
 from .sender import Sender
 from .settings import Settings
@@ -29,41 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .compression import Headers
+    from .owner import Owner
     from .stream import Stream
 
-#: Streams that we reset of late; what the peer sent before it knew is ignored.
-_REMEMBERED: Final = 1000
-_PING_SIZE: Final = 8
 _WORD_SIZE: Final = 4
 _GOAWAY_SIZE: Final = 8
-
-
-class Owner(Protocol):
-    """What a connection tells whoever owns it."""
-
-    def wake(self) -> None:
-        """There is something to write."""
-
-    def flush(self) -> None:
-        """There is enough to write it now."""
-
-    def on_stream(self, stream_id: int, headers: Headers) -> Stream:
-        """Make the object for a stream that the peer opens; its `on_headers` is called next, with the same headers."""
-
-    def on_settings(self) -> None:
-        """The peer's settings came: from the first ones on it is known to speak HTTP/2."""
-
-    def on_pong(self, payload: bytes) -> None:
-        """A ping of ours was answered."""
-
-    def on_goaway(self, code: int, reason: str) -> None:
-        """The peer takes no new streams on this connection."""
-
-    def on_ended_stream(self) -> None:
-        """A stream has ended; said while `watched` is set."""
-
-    def on_end(self, error: ProtocolError) -> None:
-        """The connection is over; write what is queued and close."""
 
 
 class Connection:
@@ -76,6 +47,7 @@ class Connection:
         ended: nothing is read any more.
         going: no new stream may be opened: GOAWAY was received, or the ids are used up.
         room: how many streams we may have open at a time.
+        shrink_table: the next header block has to say that our encoder uses no table.
         watched: the owner wants to hear of each stream that ends; set by either side's GOAWAY too.
     """
 
@@ -99,17 +71,12 @@ class Connection:
         self._check = response_problem if client else request_problem
         self._decoder = Decoder(self.limits.max_header_list)
         self.sender = Sender(owner.wake, owner.flush, self._sent_end)
+        self._control = Control(self, owner, clock)
         self._reader = self._make_reader()
-        self._next_id = 1
-        self._highest = 0  # of the peer's streams
-        self._last_taken = MAX_31  # peer's streams above this are ignored once we sent GOAWAY
-        self._gaps: deque[tuple[int, int]] = deque(maxlen=64)  # ids that the peer skipped
-        self._dropped: dict[int, None] = {}
+        self._past = Past(client=client)
         self._window = self.limits.connection_window
-        self._shrink_table = False
+        self.shrink_table = False
         self._idle = Allowance("frames that carry nothing", 2000, 200, clock)
-        self._pings = Allowance("pings", 500, 20, clock)
-        self._setups = Allowance("settings", 100, 5, clock)
         self._resets = Allowance("reset streams", 1000, 100, clock)
         self._start()
 
@@ -124,9 +91,9 @@ class Connection:
         others = {
             frames.PRIORITY: self._on_priority,
             frames.RST_STREAM: self._on_rst_stream,
-            frames.SETTINGS: self._on_settings,
-            frames.PUSH_PROMISE: self._on_push_promise,
-            frames.PING: self._on_ping,
+            frames.SETTINGS: self._control.on_settings,
+            frames.PUSH_PROMISE: self._control.on_push_promise,
+            frames.PING: self._control.on_ping,
             frames.GOAWAY: self._on_goaway,
             frames.WINDOW_UPDATE: self._on_window_update,
             UNKNOWN: self._on_unknown,
@@ -144,15 +111,15 @@ class Connection:
         try:
             self._reader.feed(data)
             if self.sender.overrun:
-                raise ProtocolError("answers aren't read", ErrorCode.ENHANCE_YOUR_CALM)
+                self._fail(ProtocolError("answers aren't read", ErrorCode.ENHANCE_YOUR_CALM))
         except ProtocolError as error:
             self._fail(error)
 
     def attach(self, stream: Stream) -> None:
         """Give a new stream of ours its id. Send its headers next: ids have to appear in order."""
-        stream.id = self._next_id
-        self._next_id += 2
-        if self._next_id > MAX_31:  # after 2**30 calls, half a day at full speed
+        stream.id = self._past.next
+        self._past.next += 2
+        if self._past.next > MAX_31:  # after 2**30 calls, half a day at full speed
             self.going = self.watched = True
             self.room = 0
         self.streams[stream.id] = stream
@@ -160,14 +127,14 @@ class Connection:
     def headers(self, stream: Stream, block: bytes) -> bytes:
         """Return the frames of a header block, to be sent at once."""
         size = len(block)
-        if size <= settings.DEFAULT_FRAME and not self._shrink_table:
+        if size <= settings.DEFAULT_FRAME and not self.shrink_table:
             return HEAD.pack(0, size, HEADERS, END_HEADERS, stream.id) + block
         return self.sender.headers(stream.id, self._prepare(block), end=False)
 
     def trailers(self, stream: Stream, block: bytes) -> bytes:
         """Return the frames of trailers, to be sent at once or after what is pending."""
         size = len(block)
-        if size <= settings.DEFAULT_FRAME and not self._shrink_table:
+        if size <= settings.DEFAULT_FRAME and not self.shrink_table:
             return HEAD.pack(0, size, HEADERS, END_HEADERS | END_STREAM, stream.id) + block
         return self.sender.headers(stream.id, self._prepare(block), end=True)
 
@@ -191,15 +158,15 @@ class Connection:
 
     def refuse_more(self) -> None:
         """Take no further stream: what comes later the peer may try elsewhere."""
-        if self._last_taken == MAX_31:
-            self._last_taken = self._highest
+        if self._past.last_taken == MAX_31:
+            self._past.last_taken = self._past.highest
             self.watched = True
-            self.sender.write(frames.goaway(self._highest, ErrorCode.NO_ERROR, "stopping"))
+            self.sender.write(frames.goaway(self._past.highest, ErrorCode.NO_ERROR, "stopping"))
 
     def close(self, reason: str) -> None:
         """End the connection in good order: GOAWAY, and every stream that is left hears `on_reset`."""
         if not self.ended:
-            self.sender.write(frames.goaway(self._highest, ErrorCode.NO_ERROR, reason))
+            self.sender.write(frames.goaway(self._past.highest, ErrorCode.NO_ERROR, reason))
             self.lose(reason)
 
     def lose(self, reason: str) -> None:
@@ -215,15 +182,15 @@ class Connection:
     # Inside
 
     def _prepare(self, block: bytes) -> bytes:
-        if self._shrink_table:
-            self._shrink_table = False
+        if self.shrink_table:
+            self.shrink_table = False
             return NO_TABLE + block
         return block
 
     def _fail(self, error: ProtocolError) -> None:
         if self.ended:
             return
-        self.sender.write(frames.goaway(self._highest, error.code, str(error)))
+        self.sender.write(frames.goaway(self._past.highest, error.code, str(error)))
         self._stop_reading()
         self._reset_all(error.code, str(error))
         self._owner.on_end(error)
@@ -243,30 +210,28 @@ class Connection:
         stream.sent_end = True
         if stream.got_end:
             self._forget(stream)
-            self._resets.earn()
+            if self._resets.used:
+                self._resets.earn()
 
     def _got_end(self, stream: Stream) -> None:
         if stream.expected > 0:
             self._break(stream, "the body is shorter than its content-length")
         elif stream.sent_end and not stream.closed:
             self._forget(stream)
-            self._resets.earn()
+            if self._resets.used:
+                self._resets.earn()
 
     def _forget(self, stream: Stream) -> None:
         stream.closed = True
         self.streams.pop(stream.id, None)
-        self.sender.forget(stream)
+        if stream.pending is not None:
+            self.sender.forget(stream)
         if self.watched:
             self._owner.on_ended_stream()
 
     def _drop(self, stream: Stream) -> None:
         self._forget(stream)
-        self._remember(stream.id)
-
-    def _remember(self, stream_id: int) -> None:
-        self._dropped[stream_id] = None
-        if len(self._dropped) > _REMEMBERED:
-            del self._dropped[next(iter(self._dropped))]
+        self._past.drop(stream.id)
 
     def _break(self, stream: Stream, reason: str, code: int = ErrorCode.PROTOCOL_ERROR) -> None:
         """Reset a stream whose rules the peer broke."""
@@ -277,18 +242,9 @@ class Connection:
 
     def _reject(self, stream_id: int, code: int) -> None:
         """Reset a stream that never got an object."""
-        self._remember(stream_id)
+        self._past.drop(stream_id)
         self._resets.spend()
         self.sender.write(frames.rst_stream(stream_id, code))
-
-    def _is_idle(self, stream_id: int) -> bool:
-        """The stream was never opened (section 5.1)."""
-        ours = bool(stream_id & 1) is self.client
-        return stream_id >= self._next_id if ours else stream_id > self._highest
-
-    def _require_used(self, stream_id: int, what: str) -> None:
-        if not stream_id or self._is_idle(stream_id):
-            raise ProtocolError(f"{what} on stream {stream_id}, which was never opened", ErrorCode.PROTOCOL_ERROR)
 
     # Frames
 
@@ -333,8 +289,8 @@ class Connection:
         if stream is not None:
             self._break(stream, "data after the end", ErrorCode.STREAM_CLOSED)
             return
-        self._require_used(stream_id, "DATA")
-        if stream_id in self._dropped or stream_id > self._last_taken:
+        self._past.require_used(stream_id, "DATA")
+        if self._past.is_dropped(stream_id):
             return
         self._reject(stream_id, ErrorCode.STREAM_CLOSED)
 
@@ -373,13 +329,11 @@ class Connection:
         if self.client or not stream_id & 1:
             self._on_unexpected(stream_id)
             return None
-        if stream_id <= self._highest:
+        if stream_id <= self._past.highest:
             self._on_late(stream_id)
             return None
-        if stream_id != self._highest + 2 and stream_id != 1:
-            self._gaps.append((self._highest, stream_id))
-        self._highest = stream_id
-        if stream_id > self._last_taken:
+        self._past.opened(stream_id)
+        if stream_id > self._past.last_taken:
             return None  # GOAWAY told the peer that we don't look at it
         if len(self.streams) >= self.limits.max_streams:
             self._reject(stream_id, ErrorCode.REFUSED_STREAM)
@@ -392,17 +346,15 @@ class Connection:
         return stream
 
     def _on_unexpected(self, stream_id: int) -> None:
-        self._require_used(stream_id, "HEADERS")
-        if stream_id not in self._dropped:
+        self._past.require_used(stream_id, "HEADERS")
+        if not self._past.is_dropped(stream_id):
             raise ProtocolError(f"HEADERS on closed stream {stream_id}", ErrorCode.STREAM_CLOSED)
 
     def _on_late(self, stream_id: int) -> None:
-        if stream_id in self._dropped or stream_id > self._last_taken:
+        if self._past.is_dropped(stream_id):
             self._idle.spend()
             return
-        if any(low < stream_id < high for low, high in self._gaps):
-            raise ProtocolError(f"stream {stream_id} is opened out of order", ErrorCode.PROTOCOL_ERROR)
-        raise ProtocolError(f"HEADERS on closed stream {stream_id}", ErrorCode.STREAM_CLOSED)
+        self._past.refuse_late(stream_id)
 
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002 - a frame's signature
         self._idle.spend()
@@ -423,7 +375,7 @@ class Connection:
     def _on_rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002 - a frame's signature
         if len(payload) != _WORD_SIZE:
             raise ProtocolError("RST_STREAM of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
-        self._require_used(stream_id, "RST_STREAM")
+        self._past.require_used(stream_id, "RST_STREAM")
         self._resets.spend()
         stream = self.streams.get(stream_id)
         if stream is not None:
@@ -432,48 +384,6 @@ class Connection:
             stream.on_reset(
                 code, f"the peer reset the stream: {name_of(code)}", refused=code == ErrorCode.REFUSED_STREAM
             )
-
-    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id:
-            raise ProtocolError("SETTINGS on a stream", ErrorCode.PROTOCOL_ERROR)
-        if flags & ACK:
-            if payload:
-                raise ProtocolError("SETTINGS acknowledgement with content", ErrorCode.FRAME_SIZE_ERROR)
-            return
-        self._setups.spend()
-        peer = self.peer
-        before = peer.initial_window_size
-        peer.update(payload, from_server=self.client)
-        self.sender.max_frame = peer.max_frame_size
-        if peer.header_table_size < settings.DEFAULT_TABLE:
-            # Once: from then on our encoder's table has no room, which no later setting changes.
-            peer.header_table_size = settings.DEFAULT_TABLE
-            self._shrink_table = True
-        self.sender.write(frames.frame(frames.SETTINGS, ACK, 0))
-        self._shift_windows(peer.initial_window_size - before)
-        if not self.going:
-            self.room = peer.max_concurrent_streams
-        self._owner.on_settings()
-
-    def _shift_windows(self, change: int) -> None:
-        if change:
-            for stream in list(self.streams.values()):
-                if not self.sender.grow_stream(stream, change):
-                    raise ProtocolError("a stream's window is too large", ErrorCode.FLOW_CONTROL_ERROR)
-
-    def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002 - a frame's signature
-        raise ProtocolError("PUSH_PROMISE, which nobody may send us", ErrorCode.PROTOCOL_ERROR)
-
-    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id:
-            raise ProtocolError("PING on a stream", ErrorCode.PROTOCOL_ERROR)
-        if len(payload) != _PING_SIZE:
-            raise ProtocolError("PING of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
-        if flags & ACK:
-            self._owner.on_pong(payload)
-            return
-        self._pings.spend()
-        self.sender.write(frames.frame(frames.PING, ACK, 0, payload))
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002 - a frame's signature
         if stream_id:
@@ -502,7 +412,7 @@ class Connection:
             return
         stream = self.streams.get(stream_id)
         if stream is None:
-            self._require_used(stream_id, "WINDOW_UPDATE")
+            self._past.require_used(stream_id, "WINDOW_UPDATE")
         elif not increment:
             self._break(stream, "WINDOW_UPDATE by nothing")
         elif not self.sender.grow_stream(stream, increment):

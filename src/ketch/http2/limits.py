@@ -42,13 +42,13 @@ class Allowance:
     cancels one call in two isn't taken for one that only opens and resets streams (CVE-2023-44487).
     """
 
-    __slots__ = ("_at", "_burst", "_clock", "_left", "_rate", "_what")
+    __slots__ = ("_at", "_burst", "_clock", "_rate", "_what", "used")
 
     def __init__(self, what: str, burst: float, rate: float, clock: Callable[[], float]) -> None:
+        self.used = 0.0
         self._what = what
         self._burst = burst
         self._rate = rate
-        self._left = burst
         self._clock = clock
         self._at = clock()
 
@@ -58,15 +58,15 @@ class Allowance:
         Raises:
             ProtocolError: none is left; ENHANCE_YOUR_CALM.
         """
-        self._left -= 1
-        if self._left < 0:
+        self.used += 1
+        if self.used > self._burst:
             now = self._clock()
-            self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+            self.used = max(0.0, self.used - (now - self._at) * self._rate)
             self._at = now
-            if self._left < 0:
+            if self.used > self._burst:
                 raise ProtocolError(f"too many {self._what}", ErrorCode.ENHANCE_YOUR_CALM)
 
     def earn(self) -> None:
-        """Put one back, up to the burst."""
-        if self._left < self._burst:
-            self._left += 1
+        """Put one back."""
+        if self.used:
+            self.used = max(0.0, self.used - 1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from ..errors import ProtocolError
 from .codes import ErrorCode
 from .frames import (
+    ACK,
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -22,7 +23,6 @@ from .frames import (
     PADDED,
     PREFACE,
     SETTINGS,
-    ACK,
     word,
 )
 

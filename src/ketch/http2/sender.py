@@ -44,9 +44,7 @@ class Sender:
     starts on it while we go on.
     """
 
-    def __init__(
-        self, wake: Callable[[], None], hurry: Callable[[], None], ended: Callable[[Stream], None]
-    ) -> None:
+    def __init__(self, wake: Callable[[], None], hurry: Callable[[], None], ended: Callable[[Stream], None]) -> None:
         self.out: list[bytes] = []
         self.window = DEFAULT_WINDOW
         self.max_frame = DEFAULT_FRAME

@@ -1,4 +1,4 @@
-# ruff: noqa: D102 - a test's name is its sentence
+# ruff: noqa: D102, ARG002 - a test's name is its sentence; a handler's signature is the contract's
 """What every transport must do, as tests.
 
 A plugin's author subclasses `TransportSuite` in a test module:
@@ -42,7 +42,7 @@ from ..transport import MAX_MESSAGE_SIZE, Channel, Listener, Request, Route, Str
 from ..url import Url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
 
 #: Serialized `google.protobuf.Any` with type_url "type.example/Detail" and value "why".
 DETAIL = b"\x0a\x13type.example/Detail\x12\x03why"
@@ -180,7 +180,7 @@ class TransportSuite:
 
     @pytest_asyncio.fixture
     async def listener(self, make: Callable[[], Transport], place: str, served: Served) -> AsyncIterator[Listener]:
-        """Listen with one transport object …"""
+        """Listen with one transport object."""
         async with make() as transport:
             listener = await transport.listen(place, served.routes)
             yield listener
@@ -189,7 +189,7 @@ class TransportSuite:
 
     @pytest_asyncio.fixture
     async def channel(self, make: Callable[[], Transport], listener: Listener) -> AsyncIterator[Channel]:
-        """… and call with another."""
+        """Call with another."""
         async with make() as transport, asyncio.timeout(2 * self.patience):
             channel = transport.connect(listener.address)
             yield channel
@@ -532,6 +532,7 @@ class TransportSuite:
             stack.push_async_callback(channel.close)
             answered: set[bytes] = set()
             refused: set[bytes] = set()
+            many = asyncio.Event()
 
             async def pour(worker: int) -> None:
                 for number in range(1000):
@@ -541,10 +542,11 @@ class TransportSuite:
                     except Unavailable:
                         refused.add(body)
                         return
+                    if len(answered) > 200:
+                        many.set()
 
             pouring = [asyncio.create_task(pour(worker)) for worker in range(20)]
-            while len(answered) < 200:
-                await asyncio.sleep(0)
+            await many.wait()
             await listener.stop(self.patience)
             await asyncio.gather(*pouring)
             seen = {request.body for request in served.seen}

@@ -1,4 +1,4 @@
-"""Transport `memory`: calls within one process and event loop, without sockets; for tests and for services side by side.
+"""Transport `memory`: calls within one process and event loop, without sockets, as tests want them.
 
     memory
     memory://world-1        listeners of one name are not seen under another

@@ -46,9 +46,7 @@ class Side:
         self.goaways = []
         self.streams = {}
         self.now = 0.0
-        self.connection = Connection(
-            self, client=client, limits=limits or Limits(), clock=clock or (lambda: self.now)
-        )
+        self.connection = Connection(self, client=client, limits=limits or Limits(), clock=clock or (lambda: self.now))
 
     def wake(self):
         pass
@@ -102,8 +100,7 @@ class Side:
 
 
 def split(data):
-    if data.startswith(frames.PREFACE):
-        data = data[len(frames.PREFACE) :]
+    data = data.removeprefix(frames.PREFACE)
     out = []
     while data:
         high, low, kind, flags, stream_id = frames.HEAD.unpack_from(data)

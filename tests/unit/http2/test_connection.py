@@ -85,9 +85,7 @@ def test_garbage_ends_the_connection_or_is_waited_out_but_never_raises(garbage, 
         assert not side.connection.streams
 
 
-@given(
-    kind=st.integers(0, 12), flags=st.integers(0, 255), stream=st.integers(0, 9), payload=st.binary(max_size=40)
-)
+@given(kind=st.integers(0, 12), flags=st.integers(0, 255), stream=st.integers(0, 9), payload=st.binary(max_size=40))
 @settings(max_examples=500, deadline=None)
 def test_any_single_frame_is_dealt_with(kind, flags, stream, payload, make_side):
     for client in (False, True):

@@ -26,6 +26,7 @@ from ketch.http2.frames import (
     frame,
     settings,
 )
+from ketch.http2.limits import Limits
 
 REQUEST = [(":method", "POST"), (":scheme", "http"), (":path", "/a/B"), (":authority", "x")]
 BLOCK = encode(REQUEST)
@@ -99,7 +100,10 @@ CONNECTION_ERRORS = {
     "index 0 (RFC 7541 6.1)": (frame(HEADERS, END_HEADERS, 1, b"\x80"), "COMPRESSION_ERROR"),
     "literal cut off (RFC 7541 5.2)": (frame(HEADERS, END_HEADERS, 1, b"\x00\x05ab"), "COMPRESSION_ERROR"),
     "endless integer (RFC 7541 5.1)": (frame(HEADERS, END_HEADERS, 1, b"\xff" * 20), "COMPRESSION_ERROR"),
-    "broken Huffman code (RFC 7541 5.2)": (frame(HEADERS, END_HEADERS, 1, b"\x00\x84" + b"\xff" * 4), "COMPRESSION_ERROR"),
+    "broken Huffman code (RFC 7541 5.2)": (
+        frame(HEADERS, END_HEADERS, 1, b"\x00\x84" + b"\xff" * 4),
+        "COMPRESSION_ERROR",
+    ),
     "table larger than allowed (RFC 7541 6.3)": (frame(HEADERS, END_HEADERS, 1, b"\x3f\xe2\x1f"), "COMPRESSION_ERROR"),
     "table update after a field (RFC 7541 4.2)": (frame(HEADERS, END_HEADERS, 1, b"\x83\x20"), "COMPRESSION_ERROR"),
 }
@@ -199,8 +203,6 @@ def test_a_violation_of_a_streams_rules_resets_it_only(server, name):
 
 
 def test_more_data_than_the_connections_window_ends_it(make_side):
-    from ketch.http2.limits import Limits
-
     server = make_side(limits=Limits(stream_window=2**20, connection_window=65_535)).start()
     server.connection.receive(OPEN + frame(DATA, 0, 1, bytes(65_000)))
     server.connection.receive(b"")
@@ -211,7 +213,9 @@ def test_more_data_than_the_connections_window_ends_it(make_side):
     assert server.error == ErrorCode.FLOW_CONTROL_ERROR
 
 
-@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02", b"PRI * HTTP/2.0\r\n\r\nXX", bytes(24)])
+@pytest.mark.parametrize(
+    "first", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02", b"PRI * HTTP/2.0\r\n\r\nXX", bytes(24)]
+)
 def test_a_peer_that_doesnt_start_like_http2_is_turned_away(make_side, first):
     server = make_side()
     server.connection.receive(first)

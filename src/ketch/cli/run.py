@@ -1,0 +1,105 @@
+"""ketch run: a service as a process, or as several that are watched over."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import settings
+from ..errors import ConfigurationError
+from .supervisor import Supervisor
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ..service import Service
+
+
+def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser("run", help="run a service", description=__doc__)
+    add = parser.add_argument
+    add("service", metavar="MODULE:SERVICE", help="such as shop_service:service")
+    add("--app-dir", type=Path, default=Path(), metavar="DIR", help="where the module is (default: here)")
+    add("--workers", "-w", type=_positive, metavar="N", help="run N processes, and restart those that die")
+    add("--reload", "-r", action="store_true", help="restart when a .py file changes")
+    add(
+        "--reload-dir",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        help="watch this folder; repeatable (default: --app-dir)",
+    )
+    settings.add_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run here, or in child processes where there is something to watch over."""
+    if arguments.workers is None and not arguments.reload:
+        load(arguments.service, arguments.app_dir).run(arguments)
+        return 0
+    settings.read(arguments)  # a wrong setting is said once, here, not by every worker
+    command = [sys.executable, "-m", "ketch", "run", arguments.service, "--app-dir", str(arguments.app_dir)]
+    folders = (arguments.reload_dir or [arguments.app_dir]) if arguments.reload else []
+    return Supervisor([*command, *_flags(arguments)], arguments.workers or 1, folders).run()
+
+
+def load(name: str, folder: Path) -> Service:
+    """Import the service called `module:attribute`.
+
+    Raises:
+        ConfigurationError: there is none of that name, or importing it failed.
+    """
+    from ..service import Service  # noqa: PLC0415 - `--help` needs none of it
+
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not module_name or not attribute:
+        raise ConfigurationError(f"{name!r} is no MODULE:SERVICE, such as shop_service:service")
+    sys.path.insert(0, str(folder.resolve()))
+    found = _import(module_name)
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, Service):
+        what = "isn't there" if found is None else f"is a {type(found).__name__}, not a ketch Service"
+        raise ConfigurationError(f"{name}: {attribute} {what}")
+    return found
+
+
+def _import(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise ConfigurationError(f"there is no module {error.name}; --app-dir says where to look") from error
+        raise _broken(name) from error
+    except Exception as error:
+        raise _broken(name) from error
+
+
+def _broken(name: str) -> ConfigurationError:
+    # From the user's module on: how we came to import it helps nobody.
+    kind, error, trace = sys.exc_info()
+    frames = traceback.extract_tb(trace)
+    own = [frame for frame in frames if "importlib" not in frame.filename and not frame.filename.startswith("<frozen")]
+    lines = traceback.format_list(own[1:]) + traceback.format_exception_only(kind, error)
+    return ConfigurationError(f"importing {name} failed:\n{''.join(lines).rstrip()}")
+
+
+def _flags(arguments: argparse.Namespace) -> list[str]:
+    flags = []
+    for setting in settings.KNOWN:
+        value = getattr(arguments, setting.name)
+        if value is not None:
+            flags += [f"{setting.flag}={value}"]
+    return flags
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number

@@ -1,0 +1,47 @@
+"""Every broker that ketch ships passes the suite it ships; NATS against a real server."""
+
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from ketch.testing.brokers import BrokerSuite
+from ketch.testing.servers import nats_server
+
+
+class TestMemoryBroker(BrokerSuite):
+    @pytest.fixture
+    def url(self):
+        return f"memory://{uuid4().hex}"
+
+
+class TestDirectBroker(BrokerSuite):
+    transport = "grpc"
+
+    @pytest.fixture
+    def url(self):
+        return "direct"
+
+
+class TestDirectBrokerInMemory(BrokerSuite):
+    @pytest.fixture
+    def url(self):
+        return "direct"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def nats_url():
+    async with nats_server() as server:
+        yield server.url
+
+
+class TestNatsBroker(BrokerSuite):
+    @pytest.fixture
+    def url(self, nats_url):
+        return nats_url
+
+
+class TestNatsBrokerWithTheEnvelopeOfGoMicro(BrokerSuite):
+    @pytest.fixture
+    def url(self, nats_url):
+        return f"{nats_url}?envelope=go-micro"

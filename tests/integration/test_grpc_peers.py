@@ -1,0 +1,323 @@
+"""Peers that are rude, mistaken, slow or dead; everybody else goes on."""
+
+import asyncio
+import gzip
+import logging
+import socket
+import struct
+
+import pytest
+
+from ketch.errors import Cancelled, ConfigurationError, Unavailable
+from ketch.grpc.tuning import Tuning
+from ketch.http2 import frames
+from ketch.http2.compression import Decoder, encode
+from ketch.http2.frames import ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM
+from ketch.http2.limits import Limits
+from ketch.transport import Route
+from ketch.transports.grpc import GrpcTransport
+from ketch.url import Url
+
+PROTOBUF = "application/protobuf"
+HELLO = PREFACE + frames.settings([])
+
+
+def request(stream_id, path="/t/Echo", *, end=False, **fields):
+    pairs = [(":method", "POST"), (":scheme", "http"), (":path", path), ("content-type", "application/grpc")]
+    pairs = dict(pairs) | {name.replace("_", "-"): value for name, value in fields.items()}
+    return frames.frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream_id, encode(pairs.items()))
+
+
+def message(stream_id, body, *, flag=0, end=True):
+    payload = bytes([flag]) + len(body).to_bytes(4) + body
+    return frames.frame(DATA, END_STREAM if end else 0, stream_id, payload)
+
+
+class Peer:
+    """A socket that says whatever it likes."""
+
+    def __init__(self, reader, writer):
+        self.reader = reader
+        self.writer = writer
+        self.decoder = Decoder(65_536)
+
+    async def frame(self):
+        high, low, kind, flags, stream_id = frames.HEAD.unpack(await self.reader.readexactly(9))
+        return kind, flags, stream_id, await self.reader.readexactly((high << 16) + low)
+
+    async def until(self, kind, flags=0):
+        while True:
+            got = await self.frame()
+            if got[0] == kind and got[1] & flags == flags:
+                return got
+
+    async def status(self):
+        """Return the trailers of the next response."""
+        _, _, _, block = await self.until(HEADERS, END_STREAM)
+        return dict(self.decoder.decode(block).fields)
+
+
+@pytest.fixture
+async def echo():
+    async def echo(request):
+        return request.body
+
+    return {"/t/Echo": Route(unary=echo)}
+
+
+@pytest.fixture
+async def server(echo):
+    transport = GrpcTransport(Tuning(keepalive=0.2, keepalive_timeout=0.2))
+    listener = await transport.listen("127.0.0.1:0", echo)
+    yield listener
+    await listener.stop(0)
+
+
+@pytest.fixture
+async def peer(server):
+    host, port = server.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    yield Peer(reader, writer)
+    writer.close()
+
+
+async def call(address, body=b"fine"):
+    channel = GrpcTransport().connect(address)
+    try:
+        return await channel.unary("/t/Echo", body, content_type=PROTOBUF, timeout=10)
+    finally:
+        await channel.close()
+
+
+async def test_http1_is_answered_in_http1_closed_and_logged_once(server, peer, caplog):
+    with caplog.at_level(logging.WARNING):
+        peer.writer.write(b"GET /secret?token=x HTTP/1.1\r\nhost: a\r\n\r\n")
+        answer = await peer.reader.read()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"gRPC" in answer
+    (record,) = caplog.records
+    assert "HTTP/1" in record.getMessage()
+    assert "secret" not in record.getMessage()
+    assert await call(server.address) == b"fine"
+
+
+@pytest.mark.parametrize(
+    "first", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"SSH-2.0-OpenSSH_9\r\n", bytes(100)]
+)
+async def test_another_protocol_is_closed_and_logged_once(server, peer, caplog, first):
+    with caplog.at_level(logging.WARNING):
+        peer.writer.write(first)
+        await peer.reader.read()
+    assert len(caplog.records) == 1
+    assert await call(server.address) == b"fine"
+
+
+async def test_a_request_that_isnt_grpc_gets_415(peer):
+    peer.writer.write(HELLO + request(1, content_type="application/json", end=True))
+    _, _, _, block = await peer.until(HEADERS)
+    assert (":status", "415") in peer.decoder.decode(block).fields
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (request(1, end=True), "13"),
+        (request(1) + message(1, b"a", end=False) + message(1, b"b"), "13"),
+        (request(1) + frames.frame(DATA, END_STREAM, 1, b"\0\0\0\0\x09half"), "13"),
+        (request(1) + message(1, b"x", flag=2), "13"),
+        (request(1) + message(1, b"not gzip", flag=1), "13"),
+        (request(1, grpc_encoding="gzip") + message(1, b"not gzip", flag=1), "13"),
+        (request(1, grpc_encoding="gzip") + message(1, gzip.compress(b"cut")[:-6], flag=1), "13"),
+        (request(1, grpc_encoding="gzip") + message(1, gzip.compress(bytes(8_000_000)), flag=1), "8"),
+        (request(1) + frames.frame(DATA, 0, 1, b"\0\xff\xff\xff\xff"), "8"),
+        (request(1, grpc_encoding="br") + message(1, b"x", flag=1), "12"),
+        (request(1, grpc_timeout="soon") + message(1, b"x"), "3"),
+        (request(1, x_large="y" * 20_000) + message(1, b"x"), "8"),
+        (request(1, path="/t/Nothing") + message(1, b"x"), "12"),
+    ],
+)
+async def test_a_request_that_is_wrong_gets_its_status_and_the_next_is_served(peer, data, code):
+    peer.writer.write(HELLO + data)
+    trailers = await peer.status()
+    assert trailers["grpc-status"] == code
+    peer.writer.write(request(3) + message(3, b"next"))
+    assert (await peer.until(DATA))[2:] == (3, b"\0\0\0\0\x04next")
+    assert (await peer.status())["grpc-status"] == "0"
+
+
+async def test_a_broken_frame_gets_goaway_and_the_connection_is_closed(server, peer):
+    peer.writer.write(HELLO + frames.frame(PING, 0, 1, bytes(8)))
+    _, _, _, payload = await peer.until(GOAWAY)
+    assert struct.unpack_from(">II", payload)[1] == 1
+    assert await peer.reader.read() == b""
+    assert await call(server.address) == b"fine"
+
+
+async def test_a_peer_that_is_silent_is_pinged_and_then_dropped(peer):
+    peer.writer.write(HELLO)
+    _, _, _, payload = await peer.until(PING)
+    peer.writer.write(frames.frame(PING, ACK, 0, payload))
+    await peer.until(PING)
+    assert await peer.reader.read() is not None  # and then the end
+
+
+async def test_a_reset_frees_the_place_of_a_call_only_with_its_handler(peer, echo):
+    """Rapid reset: however fast streams are opened and reset, no more handlers run than streams are allowed."""
+    running = most = 0
+
+    async def busy(request):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            running -= 1
+
+    listener = await GrpcTransport(Tuning(limits=Limits(max_streams=10))).listen(
+        "127.0.0.1:0", {"/t/B": Route(unary=busy)}
+    )
+    host, port = listener.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(HELLO)
+    for stream_id in range(1, 401, 2):
+        writer.write(request(stream_id, "/t/B") + message(stream_id, b"") + frames.rst_stream(stream_id, 8))
+    writer.write(frames.frame(PING, 0, 0, b"are you?"))
+    await Peer(reader, writer).until(PING, ACK)
+    assert most <= 10
+    writer.close()
+    await listener.stop(0)
+
+
+async def test_a_slow_reader_is_held_back_and_doesnt_hold_back_others(server, peer):
+    sent = 0
+
+    async def flood(request, stream):
+        nonlocal sent
+        while True:
+            await stream.send(bytes(50_000))
+            sent += 50_000
+
+    async def echo(request):
+        return request.body
+
+    listener = await GrpcTransport().listen("127.0.0.1:0", {"/t/F": Route(stream=flood), "/t/Echo": Route(unary=echo)})
+    host, port = listener.address.split(":")
+    _, writer = await asyncio.open_connection(host, int(port), limit=1000)
+    huge = frames.settings([(4, 2**31 - 1)]) + frames.window_update(0, 2**30)
+    writer.write(PREFACE + huge + request(1, "/t/F", end=True))
+    before = -1
+    while sent != before or not sent:
+        before = sent
+        for _ in range(20):
+            assert await call(listener.address) == b"fine"
+    assert sent < 30_000_000
+    writer.close()
+    await listener.stop(0)
+
+
+async def serve_bytes(answer):
+    async def accept(reader, writer):
+        writer.write(answer)
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    return server, "127.0.0.1:{1}".format(*server.sockets[0].getsockname())
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH\r\n", b"\x15\x03\x01\0\x02", b""]
+)
+async def test_calling_a_port_that_speaks_something_else_is_unavailable(answer):
+    server, address = await serve_bytes(answer)
+    async with server:
+        channel = GrpcTransport(Tuning(connect_timeout=0.5)).connect(address)
+        with pytest.raises(Unavailable, match=address):
+            await channel.unary("/t/Echo", b"", content_type=PROTOBUF)
+        await channel.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "unix:/nowhere/at/all", "nonsense", "localhost:99999"])
+async def test_calling_nobody_is_unavailable_and_names_the_address(address):
+    channel = GrpcTransport().connect(address)
+    with pytest.raises(Unavailable, match=address):
+        await channel.unary("/t/Echo", b"", content_type=PROTOBUF, timeout=5)
+    await channel.close()
+
+
+async def test_a_server_that_answers_no_more_is_given_up():
+    """The connection stands, the machine behind it doesn't answer: only a ping can tell."""
+
+    async def accept(reader, writer):
+        writer.write(frames.settings([]))
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        address = "127.0.0.1:{1}".format(*server.sockets[0].getsockname())
+        channel = GrpcTransport(Tuning(keepalive=0.1, keepalive_timeout=0.1)).connect(address)
+        with pytest.raises(Unavailable, match="did not answer"):
+            await channel.unary("/t/Echo", b"", content_type=PROTOBUF, timeout=10)
+        await channel.close()
+
+
+async def test_a_call_that_was_refused_unseen_is_made_again_on_another_connection():
+    refused = 0
+
+    async def accept(reader, writer):
+        nonlocal refused
+        peer = Peer(reader, writer)
+        writer.write(frames.settings([]))
+        await reader.readexactly(len(PREFACE))
+        _, _, stream_id, _ = await peer.until(HEADERS)
+        refused += 1
+        writer.write(frames.rst_stream(stream_id, 7) + frames.goaway(0, 0, ""))
+        server.close()
+        await listening.wait()
+        writer.close()
+
+    listening = asyncio.Event()
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    address = "127.0.0.1:{1}".format(*server.sockets[0].getsockname())
+    channel = GrpcTransport().connect(address)
+    calling = asyncio.create_task(channel.unary("/t/Echo", b"again", content_type=PROTOBUF, timeout=10))
+    with pytest.raises(Unavailable, match="can't be reached"):  # it looked for another server, there was none
+        await calling
+    assert refused == 1
+    listening.set()
+    await channel.close()
+
+
+async def test_a_reset_of_the_server_is_the_calls_status():
+    async def accept(reader, writer):
+        peer = Peer(reader, writer)
+        writer.write(frames.settings([]))
+        await reader.readexactly(len(PREFACE))
+        _, _, stream_id, _ = await peer.until(HEADERS)
+        writer.write(frames.frame(RST_STREAM, 0, stream_id, (8).to_bytes(4)))
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        channel = GrpcTransport().connect("127.0.0.1:{1}".format(*server.sockets[0].getsockname()))
+        with pytest.raises(Cancelled):
+            await channel.unary("/t/Echo", b"", content_type=PROTOBUF)
+        await channel.close()
+
+
+async def test_a_socket_that_a_dead_process_left_is_taken_over(tmp_path, echo):
+    path = f"{tmp_path}/s"
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(path)
+    dead.close()
+    listener = await GrpcTransport().listen(f"unix:{path}", echo)
+    assert await call(listener.address) == b"fine"
+    await listener.stop(0)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("option", ["keepalive=soon", "max_message_size=0", "connect_timeout=-1", "keepalve=3"])
+def test_an_option_that_is_wrong_is_refused(option):
+    with pytest.raises(ConfigurationError):
+        GrpcTransport.from_url(Url.parse(f"grpc://?{option}"))

@@ -58,6 +58,7 @@ class Consumer(Generic[T]):
         self.handled = 0
         self.failed = 0
         self._reported = -1
+        self._stopping = False
         self._pending: deque[Delivery] = deque()
         self._settled: list[tuple[Delivery, Outcome]] = []
         self._subscription: Subscription
@@ -87,6 +88,7 @@ class Consumer(Generic[T]):
         self._binary = self._decoder(PROTOBUF) if hasattr(self.topic.type, "DESCRIPTOR") else None
         self._invoke = self._chain(middleware)
         self._settles = broker.capabilities.redelivers
+        self._stopping = False
         self._receiving = asyncio.Lock()
         self._subscription = await broker.subscribe(self.topic.name, group=self.group)
         self._workers = [
@@ -106,6 +108,8 @@ class Consumer(Generic[T]):
             for worker in done:
                 if not worker.cancelled():
                     worker.result()
+        if not self._stopping:
+            raise BrokerError(f"{self.name}: the subscription to {self.topic.name} ended by itself")
 
     def report_hang(self) -> None:
         """Log if no handler has finished since the last report, though there is something to handle."""
@@ -119,7 +123,12 @@ class Consumer(Generic[T]):
         self._reported = finished
 
     async def stop(self) -> None:
-        """Take no more events from the broker."""
+        """Take no more events from the broker.
+
+        Raises:
+            KetchError: the broker could not be told.
+        """
+        self._stopping = True
         await self._subscription.stop()
 
     async def drain(self, grace: float) -> None:
@@ -155,6 +164,10 @@ class Consumer(Generic[T]):
                 await self._invoke(delivery)
                 outcome = Outcome.DONE
                 self.handled += 1
+            except asyncio.CancelledError as error:
+                if _cancelled():
+                    raise
+                outcome = self._failure(delivery, error)
             except Exception as error:  # noqa: BLE001 - the border between ketch and the user's code
                 outcome = self._failure(delivery, error)
             if self._settles:
@@ -233,10 +246,16 @@ class Consumer(Generic[T]):
             self._decoders[content_type] = decode
         return decode
 
-    def _failure(self, delivery: Delivery, error: Exception) -> Outcome:
+    def _failure(self, delivery: Delivery, error: BaseException) -> Outcome:
         self.failed += 1
         if isinstance(error, CodecError):
             log.error("%s: dropped %r: %s", self.name, delivery.message, error)
             return Outcome.DEAD
         log.error("%s failed on %r", self.name, delivery.message, exc_info=error)
         return Outcome.AGAIN
+
+
+def _cancelled() -> bool:
+    """Tell whether this task is being cancelled, and not just a handler that cancelled something of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -48,7 +48,7 @@ class Inbox:
         received = messages(batch) if mailboxes else ()
         for mailbox in mailboxes:
             if mailbox.topic == batch.topic:
-                # A delivery is one subscription's own. It keeps all of its batch, so it is the batch's size that counts.
+                # A delivery is one subscription's own. It keeps all of its batch alive, so that size counts.
                 deliveries = [Delivery(message) for message in received]
                 if not mailbox.offer(deliveries, size):
                     await mailbox.offer_patiently(deliveries, size)

@@ -76,7 +76,7 @@ class Encoder:
     def __init__(self) -> None:
         self._lengths = _Varints()
         self._shared: dict[tuple[str, ...], bytes] = {}
-        self._time = ("", b"")
+        self._time: tuple[str | None, bytes] = (None, b"")
 
     def encode(self, message: Message) -> bytes:
         """Return one message as an entry of `Batch.events`, tag and length included."""

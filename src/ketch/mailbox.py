@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .broker import Delivery, Outcome, Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from .errors import BrokerError
 
@@ -48,7 +48,7 @@ class Mailbox(Subscription):
         self.topic = topic
         self.dropped = 0
         self._leave = leave
-        self._queue: deque[tuple[Sequence[Delivery], int]] = deque()
+        self._queue: deque[tuple[Collection[Delivery], int]] = deque()
         self._count = self._bytes = 0
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
@@ -57,10 +57,11 @@ class Mailbox(Subscription):
         self._stopped = False
         self._error: BrokerError | None = None
 
-    def offer(self, deliveries: Sequence[Delivery], size: int | None = None) -> bool:
+    def offer(self, deliveries: Collection[Delivery], size: int | None = None) -> bool:
         """Take deliveries in, all or none; False when the mailbox is full.
 
-        `size` is what they take in bytes, by default their bodies: brokers that keep more than those say so.
+        They are iterated over when they are received, so they needn't exist before. `size` is what they take until
+        then in bytes, by default their bodies.
         """
         if self._stopped:
             return True
@@ -75,7 +76,7 @@ class Mailbox(Subscription):
             self._readable.set()
         return True
 
-    async def offer_patiently(self, deliveries: Sequence[Delivery], size: int | None = None) -> None:
+    async def offer_patiently(self, deliveries: Collection[Delivery], size: int | None = None) -> None:
         """Take deliveries in as soon as there is room; drop them when there is none for too long."""
         try:
             async with asyncio.timeout(PATIENCE):
@@ -110,13 +111,12 @@ class Mailbox(Subscription):
                 raise self._error
             self._readable.clear()
             await self._readable.wait()
-        batch, size = queue.popleft()
-        if queue and len(batch) + len(queue[0][0]) <= _BATCH:
-            batch = list(batch)
-            while queue and len(batch) + len(queue[0][0]) <= _BATCH:
-                more, its_size = queue.popleft()
-                batch += more
-                size += its_size
+        first, size = queue.popleft()
+        batch = list(first)
+        while queue and len(batch) + len(queue[0][0]) <= _BATCH:
+            more, its_size = queue.popleft()
+            batch.extend(more)
+            size += its_size
         self._count -= len(batch)
         self._bytes -= size
         self._make_room()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
@@ -29,6 +30,27 @@ _MOST = 65_536
 _COMPLAIN = 10.0
 
 
+class _Arrivals(Collection[Delivery]):
+    """A batch as deliveries, which are made when a consumer takes them: those that wait cost little but their bytes.
+
+    Each time they are new ones, since a delivery is one subscription's own.
+    """
+
+    __slots__ = ("_batch",)
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return len(self._batch.events)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return map(Delivery, messages(self._batch))
+
+    def __contains__(self, delivery: object) -> bool:
+        return False  # there are none before they are taken
+
+
 class Inbox:
     """The mailboxes of a process's subscriptions, by id."""
 
@@ -45,13 +67,10 @@ class Inbox:
     async def _put(self, batch: Batch, size: int) -> None:
         # An id that has left is no error. Each is looked at once, however often a publisher names it.
         mailboxes = [self.mailboxes[id_] for id_ in self.mailboxes.keys() & batch.subscriptions]
-        received = messages(batch) if mailboxes else ()
+        arrivals = _Arrivals(batch)
         for mailbox in mailboxes:
-            if mailbox.topic == batch.topic:
-                # A delivery is one subscription's own. It keeps all of its batch alive, so that size counts.
-                deliveries = [Delivery(message) for message in received]
-                if not mailbox.offer(deliveries, size):
-                    await mailbox.offer_patiently(deliveries, size)
+            if mailbox.topic == batch.topic and not mailbox.offer(arrivals, size):
+                await mailbox.offer_patiently(arrivals, size)
 
     async def _deliver(self, request: Request, stream: Stream) -> None:
         taken = 0

@@ -227,11 +227,13 @@ class Consumer(Generic[T]):
             await self.handler(payload)
 
     def _decode(self, message: Message) -> T:
-        content_type = message.headers.get(CONTENT_TYPE) or self._guess(message)
+        headers = message.headers
+        content_type = headers.get(CONTENT_TYPE) or self._guess(message)
         decode = self._decoders.get(content_type) or self._decoder(content_type)
-        said = message.headers.get("ce-type")
-        if said and said != self._type and decode is self._binary:
-            raise CodecError(f"the event is a {said}, not a {self._type}")
+        if decode is self._binary:
+            said = headers.get("ce-type")
+            if said and said != self._type:
+                raise CodecError(f"the event is a {said}, not a {self._type}")
         payload: T = decode(message.body)
         return payload
 

@@ -29,6 +29,9 @@ log = logging.getLogger("ketch.consumer")
 #: Deliveries handled before other tasks of the loop get a turn, though no handler awaited anything.
 _TURN = 128
 
+#: Seconds that a handler gets to end once it was cancelled.
+_CANCEL = 1.0
+
 #: Decoders remembered by content type; a publisher that makes types up must not fill the memory.
 _CONTENT_TYPES = 16
 
@@ -137,14 +140,16 @@ class Consumer(Generic[T]):
         for worker in late:
             worker.cancel()
         if late:
-            await asyncio.wait(late)
             left = len(self._pending) + len(late)
             log.warning(
-                "%s: %d events of %s were not handled within the grace period",
-                self.name,
-                left,
-                self.topic.name,
+                "%s: %d events of %s were not handled within the grace period", self.name, left, self.topic.name
             )
+            _, stuck = await asyncio.wait(late, timeout=_CANCEL)
+            if stuck:
+                log.error("%s: the handler doesn't let itself be cancelled and is left behind", self.name)
+                self._workers = [worker for worker in self._workers if worker not in stuck]
+        if self._settled:
+            await self._flush()
 
     async def close(self) -> None:
         """Give up the subscription. Closing twice is no error."""
@@ -186,8 +191,10 @@ class Consumer(Generic[T]):
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
         self._settled.append((delivery, outcome))
-        if self._pending and len(self._settled) < _TURN:
-            return
+        if not self._pending or len(self._settled) >= _TURN:
+            await self._flush()
+
+    async def _flush(self) -> None:
         batch, self._settled = self._settled, []
         try:
             await self._subscription.settle(batch)

@@ -1,6 +1,7 @@
 """A service's life: declared, started in order, stopped in reverse, started again."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 import pytest
@@ -198,6 +199,24 @@ async def test_a_handler_that_outlasts_the_grace_period_is_cancelled_and_reporte
         await app.publish(user_created, User("Ada"))
         await asyncio.wait_for(started.wait(), 5)
     assert "not handled within the grace period" in caplog.text
+
+
+async def test_a_handler_that_will_not_be_cancelled_does_not_stop_the_stop(caplog):
+    service = Service("email")
+    started, release = asyncio.Event(), asyncio.Event()
+
+    @service.subscribe(user_created)
+    async def welcome(user: User) -> None:
+        started.set()
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+
+    async with testing.run(service, shutdown_grace=0.05) as app:
+        await app.publish(user_created, User("Ada"))
+        await asyncio.wait_for(started.wait(), 5)
+    assert "doesn't let itself be cancelled" in caplog.text
+    release.set()
 
 
 async def test_the_same_service_starts_again():

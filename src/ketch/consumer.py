@@ -161,13 +161,13 @@ class Consumer(Generic[T]):
         await self._subscription.close()
 
     async def _work(self) -> None:
-        pending = self._pending
+        pending, invoke, settles, done = self._pending, self._invoke, self._settles, Outcome.DONE
         turn = 0
         while pending or await self._receive():
             delivery = pending.popleft()
             try:
-                await self._invoke(delivery)
-                outcome = Outcome.DONE
+                await invoke(delivery)
+                outcome = done
                 self.handled += 1
             except asyncio.CancelledError as error:
                 if _cancelled():
@@ -175,7 +175,7 @@ class Consumer(Generic[T]):
                 outcome = self._failure(delivery, error)
             except Exception as error:  # noqa: BLE001 - the border between ketch and the user's code
                 outcome = self._failure(delivery, error)
-            if self._settles:
+            if settles:
                 await self._settle(delivery, outcome)
             turn += 1
             if turn == _TURN:

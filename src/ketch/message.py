@@ -132,7 +132,7 @@ class _Clock:
         self._text = self._to_the_second = ""
 
     def now(self) -> str:
-        millisecond = int(time.time() * 1000)
+        millisecond = time.time_ns() // 1_000_000
         if millisecond != self._millisecond:
             self._millisecond = millisecond
             self._text = self._format(*divmod(millisecond, 1000))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 MIB = 1024 * 1024
+METHOD = {"down": "down", "up": "up", "small": "down", "echo": "echo"}
 SIZE = {"down": 65_536, "up": 65_536, "small": 1024, "echo": 4 * MIB}
 KINDS = ("grpc.aio", "ketch")
 PROTO = "application/protobuf"
@@ -107,7 +108,7 @@ async def ketch(address: str, what: str, size: int, count: int) -> int:
     channel = transport().connect(address)
     if what == "echo":
         return sum([len(await channel.unary("/b/echo", bytes(size), content_type=PROTO)) for _ in range(count)])
-    stream = await channel.stream(f"/b/{what}", content_type=PROTO)
+    stream = await channel.stream(f"/b/{METHOD[what]}", content_type=PROTO)
     if what == "up":
         for _ in range(count):
             await stream.send(bytes(size))
@@ -125,7 +126,7 @@ async def grpc_aio(address: str, what: str, size: int, count: int) -> int:
     if what == "echo":
         echo = channel.unary_unary("/b/echo")
         return sum([len(await echo(bytes(size))) for _ in range(count)])
-    call = channel.stream_stream(f"/b/{what}")()
+    call = channel.stream_stream(f"/b/{METHOD[what]}")()
     if what == "up":
         for _ in range(count):
             await call.write(bytes(size))

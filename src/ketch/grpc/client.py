@@ -131,7 +131,7 @@ class ClientWire(Wire):
     def on_ended_stream(self) -> None:
         """Hear that there is room for a call, or that a connection which the server is leaving has none left."""
         self._on_change(self)
-        if self.connection.going and not self.connection.streams:
+        if self.connection.streams.going and not self.connection.streams:
             self.close()
 
     def on_end(self, error: ProtocolError) -> None:

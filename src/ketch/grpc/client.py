@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Final
 from ..errors import Cancelled, StatusError, Unavailable
 from ..http2.compression import encode
 from . import status, timeouts
-from .calling import ClientStream, ClientUnary
+from .calling import Caller, ClientStream, ClientUnary
 from .compression import ACCEPTED
 from .content import to_wire
 from .duplex import frame
 from .metadata import fields
-from .wire import Wire
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 _REMEMBERED: Final = 1024
 
 
-class ClientWire(Wire):
+class ClientWire(Caller):
     """One connection to a server.
 
     Attributes:

@@ -17,6 +17,8 @@ MAX_ABSTRACT = 4  # methods a plugin must write, beside `from_url`
 
 LONG_MODULES = {
     "src/ketch/testing/registries.py": "one suite, one case after the other",
+    "src/ketch/testing/brokers.py": "one suite, one case after the other",
+    "src/ketch/testing/transports.py": "one suite, one case after the other",
     "src/ketch/transports/memory.py": "listener, channel and stream of one idea; 45 lines over",
 }
 LONG_FUNCTIONS: dict[str, str] = {}
@@ -141,6 +143,54 @@ def test_plugins_never_import_each_other(folder):
                 parts = {(node.module or "").rpartition(".")[2], *(alias.name for alias in node.names)}
                 found += [f"{name} imports {part}" for part in parts & plugins - {stem} - {"__init__"}]
     check(found, {}, f"{folder} never import each other")
+
+
+def dotted(name):
+    return name.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imports(name, known):
+    """Yield the modules among `known` that a module imports, wherever in it, for types as well."""
+    package = dotted(name).split(".")[: None if name.endswith("__init__.py") else -1]
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            inside = {f"{source}.{alias.name}" for alias in node.names}
+            yield from inside & known or {source} & known
+
+
+def find_cycle(graph):
+    """Return the modules of one cycle, in order; () where there is none."""
+    done = set()
+
+    def visit(module, path):
+        if module in path:
+            return (*path[path.index(module) :], module)
+        if module not in done:
+            for target in sorted(graph[module]):
+                if found := visit(target, (*path, module)):
+                    return found
+            done.add(module)
+        return ()
+
+    return next(filter(None, (visit(module, ()) for module in sorted(graph))), ())
+
+
+def test_no_import_cycle_not_even_for_types():
+    known = {dotted(name) for name in MODULES if name.startswith("src/ketch/")}
+    graph = {
+        dotted(name): set(imports(name, known)) - {dotted(name)} for name in MODULES if name.startswith("src/ketch/")
+    }
+    assert sum(map(len, graph.values())) > len(graph)
+    assert " -> ".join(find_cycle(graph)) == ""
+
+
+def test_a_cycle_is_found():
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ("b", "c", "b")
+    assert find_cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == ()
 
 
 def test_nothing_is_called_what_says_nothing():

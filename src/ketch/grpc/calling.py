@@ -12,14 +12,22 @@ from .duplex import Duplex, ended
 from .heads import response_head
 from .inbox import PREFIX, Inbox
 from .metadata import NONE
+from .wire import Wire
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
     from ..http2.compression import Headers
-    from .client import ClientWire
     from .heads import ResponseHead
+
+
+class Caller(Wire):
+    """A connection, as the calls that are made on it see it."""
+
+    def failure(self, code: int, reason: str, *, refused: bool) -> StatusError:
+        """Return the error of a call whose stream was reset."""
+        raise NotImplementedError
 
 
 class ClientUnary(Stream):
@@ -33,7 +41,7 @@ class ClientUnary(Stream):
 
     __slots__ = ("_body", "_encoding", "_headed", "_inbox", "_wire", "deadline", "refused", "reply")
 
-    def __init__(self, wire: ClientWire, reply: asyncio.Future[bytes], deadline: float | None) -> None:
+    def __init__(self, wire: Caller, reply: asyncio.Future[bytes], deadline: float | None) -> None:
         super().__init__(wire.connection)
         self.reply = reply
         self.refused = False
@@ -125,7 +133,7 @@ class ClientUnary(Stream):
 class ClientStream(Duplex):
     """A streaming call, as its caller sees it."""
 
-    def __init__(self, wire: ClientWire, deadline: float | None) -> None:
+    def __init__(self, wire: Caller, deadline: float | None) -> None:
         super().__init__(wire)
         self.deadline = deadline
         self._client = wire

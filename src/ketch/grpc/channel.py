@@ -47,7 +47,7 @@ class GrpcChannel(transport.Channel):
         retries = _RETRIES
         while True:
             wire = self._current
-            if wire is None or len(wire.connection.streams) >= wire.connection.room:
+            if wire is None or len(wire.connection.streams) >= wire.connection.streams.room:
                 wire = await self._wait_for_room(deadline)
                 timeout = None if deadline is None else deadline - time.monotonic()
             call = wire.unary(method, body, content_type, metadata, timeout, deadline)
@@ -72,7 +72,7 @@ class GrpcChannel(transport.Channel):
         """Start a streaming call; see `transport.Channel`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         wire = self._current
-        if wire is None or len(wire.connection.streams) >= wire.connection.room:
+        if wire is None or len(wire.connection.streams) >= wire.connection.streams.room:
             wire = await self._wait_for_room(deadline)
             timeout = None if deadline is None else deadline - time.monotonic()
         return wire.stream(method, content_type, metadata, timeout, deadline)
@@ -99,9 +99,9 @@ class GrpcChannel(transport.Channel):
                     if self._closed:
                         raise Cancelled("the channel was closed")
                     wire = self._current or await self._connect()
-                    if len(wire.connection.streams) < wire.connection.room:
+                    if len(wire.connection.streams) < wire.connection.streams.room:
                         return wire
-                    if not wire.connection.going:
+                    if not wire.connection.streams.going:
                         await self._wait_for_change(wire)
                     elif self._current is wire:
                         self._current = None
@@ -109,7 +109,7 @@ class GrpcChannel(transport.Channel):
             raise DeadlineExceeded(f"{self._address}: no connection before the deadline") from error
 
     async def _wait_for_change(self, wire: ClientWire) -> None:
-        wire.connection.watched = True
+        wire.connection.streams.watched = True
         change = asyncio.get_running_loop().create_future()
         self._waiting.append(change)
         try:
@@ -163,15 +163,15 @@ class GrpcChannel(transport.Channel):
 
     def _on_change(self, wire: ClientWire) -> None:
         """Look again at what a connection can take; one that is going takes no more calls."""
-        if wire.connection.going:
+        if wire.connection.streams.going:
             if self._current is wire:
                 self._current = None
             if wire.lost.done():
                 self._wires.discard(wire)
         if self._waiting:
             self._wake_all()
-        elif not wire.connection.going:
-            wire.connection.watched = False
+        elif not wire.connection.streams.going:
+            wire.connection.streams.watched = False
 
     def _wake_all(self) -> None:
         waiting, self._waiting = self._waiting, []

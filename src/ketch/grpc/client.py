@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Final
 from ..errors import Cancelled, StatusError, Unavailable
 from ..http2.compression import encode
 from . import status, timeouts
-from .calling import ClientStream, ClientUnary
+from .calling import Caller, ClientStream, ClientUnary
 from .compression import ACCEPTED
 from .content import to_wire
 from .duplex import frame
 from .metadata import fields
-from .wire import Wire
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 _REMEMBERED: Final = 1024
 
 
-class ClientWire(Wire):
+class ClientWire(Caller):
     """One connection to a server.
 
     Attributes:
@@ -131,7 +130,7 @@ class ClientWire(Wire):
     def on_ended_stream(self) -> None:
         """Hear that there is room for a call, or that a connection which the server is leaving has none left."""
         self._on_change(self)
-        if self.connection.going and not self.connection.streams:
+        if self.connection.streams.going and not self.connection.streams:
             self.close()
 
     def on_end(self, error: ProtocolError) -> None:

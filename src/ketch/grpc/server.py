@@ -14,8 +14,8 @@ from ..http2.codes import ErrorCode
 from ..http2.frames import PREFACE
 from . import answers
 from .heads import request_head
-from .serving import Refusal, ServerStream, UnaryCall, serve
-from .wire import Wire, spawner
+from .serving import Host, Refusal, ServerStream, UnaryCall, serve
+from .wire import spawner
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -43,7 +43,7 @@ _WARNING: Final = 1.0
 _DRAINED: Final = b"ketchend"
 
 
-class ServerWire(Wire):
+class ServerWire(Host):
     """One client's connection.
 
     Attributes:

@@ -12,6 +12,7 @@ from ..transport import Request
 from . import answers
 from .duplex import Duplex, frame
 from .inbox import PREFIX, Inbox
+from .wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from ..http2.compression import Headers
     from ..transport import StreamHandler, UnaryHandler
     from .heads import RequestHead
-    from .server import ServerWire
 
     Call: TypeAlias = "UnaryCall | ServerStream"
 
@@ -29,7 +29,19 @@ log = logging.getLogger("ketch.grpc")
 _PATIENCE: Final = 65_535
 
 
-async def serve(wire: ServerWire, call: Call, handler: Callable[[Request], Awaitable[Any]], request: Request) -> None:
+class Host(Wire):
+    """A connection, as the calls that come in on it see it."""
+
+    def start(self, call: Call, handler: Callable[[Request], Awaitable[Any]], request: Request) -> None:
+        """Handle a call in a task of its own."""
+        raise NotImplementedError
+
+    def retire(self, call: Call) -> None:
+        """Forget a call whose handler has ended."""
+        raise NotImplementedError
+
+
+async def serve(wire: Host, call: Call, handler: Callable[[Request], Awaitable[Any]], request: Request) -> None:
     """Run a handler and answer the call; the whole life of a handler's task."""
     try:
         result = await handler(request)
@@ -57,7 +69,7 @@ class UnaryCall(Stream):
     __slots__ = ("_handler", "_head", "_inbox", "_wire", "deadline", "task")
 
     def __init__(
-        self, wire: ServerWire, stream_id: int, head: RequestHead, handler: UnaryHandler, deadline: float | None
+        self, wire: Host, stream_id: int, head: RequestHead, handler: UnaryHandler, deadline: float | None
     ) -> None:
         super().__init__(wire.connection, stream_id)
         self.deadline = deadline
@@ -147,7 +159,7 @@ class ServerStream(Duplex):
     """A streaming call, as its handler sees it."""
 
     def __init__(
-        self, wire: ServerWire, stream_id: int, head: RequestHead, handler: StreamHandler, deadline: float | None
+        self, wire: Host, stream_id: int, head: RequestHead, handler: StreamHandler, deadline: float | None
     ) -> None:
         super().__init__(wire, stream_id)
         self.deadline = deadline
@@ -233,7 +245,7 @@ class Refusal(Stream):
 
     __slots__ = ("_at_end", "_block", "_seen", "deadline")
 
-    def __init__(self, wire: ServerWire, stream_id: int, block: bytes, *, at_end: bool) -> None:
+    def __init__(self, wire: Host, stream_id: int, block: bytes, *, at_end: bool) -> None:
         super().__init__(wire.connection, stream_id)
         self.deadline = None
         self._block = block
@@ -259,7 +271,7 @@ class Refusal(Stream):
         """Have nothing to do."""
 
 
-def stop(wire: ServerWire, call: Call) -> None:
+def stop(wire: Host, call: Call) -> None:
     """Cancel a call's handler."""
     if call.task is not None and not call.task.done():
         # A task that is cancelled before it first runs never comes to its own end.

@@ -23,7 +23,9 @@ class Limits:
         max_header_block: largest encoded header block, in bytes over all its frames.
         max_continuations: frames that one header block may come in.
         stream_window: bytes that the peer may send on one stream before we took any.
+        max_stream_window: what that grows to where it is taken fast.
         connection_window: bytes that may be on their way on all streams together.
+        max_connection_window: what that grows to; also what the windows of all streams may grow by, in sum.
     """
 
     max_streams: int = 1000
@@ -32,7 +34,9 @@ class Limits:
     max_header_block: int = 65_536
     max_continuations: int = 32
     stream_window: int = 131_072
+    max_stream_window: int = 4 * 1024 * 1024
     connection_window: int = 4 * 1024 * 1024
+    max_connection_window: int = 16 * 1024 * 1024
 
 
 class Allowance:

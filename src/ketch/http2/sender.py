@@ -6,16 +6,15 @@ the room before the socket, stays with its stream as `Pending` and goes on when 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from . import frames
-from .frames import DATA, END_STREAM, HEAD, MAX_31
+from .compression import NO_TABLE
+from .frames import DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, MAX_31
 from .settings import DEFAULT_FRAME, DEFAULT_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from .stream import Stream
 
 #: Bytes of messages that are made ready for the socket before it has taken the ones before.
 ROOM = 262_144
@@ -37,17 +36,44 @@ class Pending:
         self.trailers = trailers
 
 
-class Sender:
+class Outgoing:
+    """The outgoing half of a stream.
+
+    Attributes:
+        id: 0 until the stream is open.
+        send_window: bytes that the peer still takes on this stream; may be negative (RFC 9113 section 6.9.2).
+        pending: what waits for a window, None when nothing does.
+    """
+
+    __slots__ = ("id", "pending", "send_window")
+
+    def __init__(self, stream_id: int, send_window: int) -> None:
+        self.id = stream_id
+        self.send_window = send_window
+        self.pending: Pending | None = None
+
+    def on_drained(self) -> None:
+        """Hear that what waited for a window has been sent."""
+
+
+_Stream = TypeVar("_Stream", bound=Outgoing)
+
+
+class Sender(Generic[_Stream]):
     """The outgoing half of a connection.
 
     `wake` is called when there is something to write, `hurry` when there is enough to write it now, so that the peer
-    starts on it while we go on.
+    starts on it while we go on. `ended` is called when the last of a stream is on its way.
+
+    Attributes:
+        shrink_table: the next header block has to say that our encoder uses no table.
     """
 
-    def __init__(self, wake: Callable[[], None], hurry: Callable[[], None], ended: Callable[[Stream], None]) -> None:
+    def __init__(self, wake: Callable[[], None], hurry: Callable[[], None], ended: Callable[[_Stream], None]) -> None:
         self.out: list[bytes] = []
         self.window = DEFAULT_WINDOW
         self.max_frame = DEFAULT_FRAME
+        self.shrink_table = False
         self._wake = wake
         self._hurry = hurry
         self._ended = ended
@@ -55,7 +81,7 @@ class Sender:
         self._asleep = True
         self._paused = False
         self._control = 0
-        self._blocked: dict[Stream, None] = {}
+        self._blocked: dict[_Stream, None] = {}
 
     def write(self, data: bytes) -> None:
         """Queue frames that no window bounds."""
@@ -70,16 +96,13 @@ class Sender:
         """The peer makes us answer, but doesn't read the answers."""
         return self._control > CONTROL_ROOM
 
-    def message(self, stream: Stream, head: bytes, data: bytes, *, end: bool, trailers: bytes = b"") -> bool:
+    def message(self, stream: _Stream, head: bytes, data: bytes, *, end: bool, trailers: bytes = b"") -> bool:
         """Queue header frames, one message, and what ends the stream after it.
 
         `end` sets END_STREAM on the last of the data; `trailers` are finished frames that end the stream.
         Returns False when part of the message has to wait; `on_drained` is called when it has gone.
         """
         size = len(data)
-        if self._asleep:
-            self._asleep = False
-            self._wake()
         if (
             size <= self.max_frame
             and size <= self.window
@@ -90,6 +113,9 @@ class Sender:
             self.window -= size
             stream.send_window -= size
             self._room -= size
+            if self._asleep:
+                self._asleep = False
+                self._wake()
             flags = END_STREAM if end else 0
             self.out += (head, HEAD.pack(size >> 16, size & 0xFFFF, DATA, flags, stream.id), data, trailers)
             if end or trailers:
@@ -98,12 +124,12 @@ class Sender:
                 self._hurry()
             return True
         if head:
-            self.out.append(head)
+            self.write(head)
         stream.pending = Pending(data, end=end, trailers=trailers)
         self._blocked[stream] = None
         return self.pump(stream)
 
-    def finish(self, stream: Stream, trailers: bytes) -> None:
+    def finish(self, stream: _Stream, trailers: bytes) -> None:
         """End the stream with finished frames, after what is pending."""
         pending = stream.pending
         if pending is None:
@@ -112,7 +138,7 @@ class Sender:
         else:
             pending.trailers = trailers
 
-    def pump(self, stream: Stream) -> bool:
+    def pump(self, stream: _Stream) -> bool:
         """Send as much of a stream's pending message as there is room for; True when all of it went."""
         pending = stream.pending
         if pending is None:
@@ -128,7 +154,7 @@ class Sender:
         self._done(stream, pending)
         return True
 
-    def _chunk(self, stream: Stream, pending: Pending, size: int, *, end: bool) -> None:
+    def _chunk(self, stream: _Stream, pending: Pending, size: int, *, end: bool) -> None:
         self.window -= size
         stream.send_window -= size
         self._room -= size
@@ -142,7 +168,7 @@ class Sender:
             self._asleep = False
             self._wake()
 
-    def _done(self, stream: Stream, pending: Pending) -> None:
+    def _done(self, stream: _Stream, pending: Pending) -> None:
         stream.pending = None
         self._blocked.pop(stream, None)
         if pending.trailers:
@@ -160,7 +186,7 @@ class Sender:
             if not self.pump(stream) and stream.send_window != before:
                 self._blocked[stream] = self._blocked.pop(stream)
 
-    def forget(self, stream: Stream) -> None:
+    def forget(self, stream: _Stream) -> None:
         """Drop what waits on a stream that is no more."""
         if stream.pending is not None:
             stream.pending = None
@@ -193,7 +219,7 @@ class Sender:
             self.pump_all()
         return True
 
-    def grow_stream(self, stream: Stream, increment: int) -> bool:
+    def grow_stream(self, stream: _Stream, increment: int) -> bool:
         """Open a stream's window; False when it would exceed what the RFC allows."""
         stream.send_window += increment
         if stream.send_window > MAX_31:
@@ -202,5 +228,11 @@ class Sender:
         return True
 
     def headers(self, stream_id: int, block: bytes, *, end: bool) -> bytes:
-        """Return a header block as frames of a size that the peer takes."""
+        """Return a header block as frames of a size that the peer takes, to be sent at once."""
+        size = len(block)
+        if size <= DEFAULT_FRAME and not self.shrink_table:
+            return HEAD.pack(0, size, HEADERS, END_HEADERS | END_STREAM if end else END_HEADERS, stream_id) + block
+        if self.shrink_table:
+            self.shrink_table = False
+            block = NO_TABLE + block
         return frames.headers(stream_id, block, self.max_frame, end=end)

@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from .sender import Outgoing
 
 if TYPE_CHECKING:
     from .compression import Headers
-    from .connection import Connection
-    from .sender import Pending
+    from .limits import Limits
+    from .sender import Sender
+    from .settings import Settings
 
 
-class Stream:
+class Link(Protocol):
+    """The connection, as its streams see it.
+
+    Attributes:
+        peer: the settings that the peer sent.
+        sender: what goes out.
+    """
+
+    limits: Limits
+    peer: Settings
+    sender: Sender[Stream]
+
+    def headers(self, stream: Stream, block: bytes) -> bytes:
+        """Return the frames of a header block, to be sent at once."""
+
+    def trailers(self, stream: Stream, block: bytes) -> bytes:
+        """Return the frames of trailers, to be sent at once or after what is pending."""
+
+    def end(self, stream: Stream, block: bytes) -> None:
+        """Send trailers, after what is pending."""
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """Give a stream up and tell the peer. No error when it has ended."""
+
+    def open_window(self, stream: Stream, taken: int) -> None:
+        """Let the peer send more on a stream, of which the reader took so many bytes."""
+
+
+class Stream(Outgoing):
     """One request and its response.
 
     Attributes:
-        id: 0 until the stream is open.
         closed: both sides have ended, or either reset it; nothing more is heard or sent.
         sent_end, got_end: that side sends no more.
-        send_window: bytes that the peer still takes on this stream; may be negative (RFC 9113 section 6.9.2).
         receive_window: bytes that the peer may still send.
-        pending: what waits for a window, None when nothing does.
+        window: the size of that window when nothing is on its way.
+        opened: when it was opened last, on the connection's clock.
         expected: bytes of body still to come by the peer's content-length, -1 where it announced none.
     """
 
@@ -29,29 +59,27 @@ class Stream:
         "connection",
         "expected",
         "got_end",
-        "id",
-        "pending",
+        "opened",
         "receive_window",
-        "send_window",
         "sent_end",
+        "window",
     )
 
-    def __init__(self, connection: Connection, stream_id: int = 0) -> None:
+    def __init__(self, connection: Link, stream_id: int = 0) -> None:
+        Outgoing.__init__(self, stream_id, connection.peer.initial_window_size)
         self.connection = connection
-        self.id = stream_id
         self.closed = False
         self.sent_end = False
         self.got_end = False
-        self.send_window = connection.peer.initial_window_size
-        self.receive_window = connection.limits.stream_window
-        self.pending: Pending | None = None
+        self.receive_window = self.window = connection.limits.stream_window
+        self.opened = -1.0
         self.expected = -1
         self._consumed = 0
 
     def consume(self, size: int) -> None:
         """Say that `size` received bytes need no more room: the peer may send as many again."""
         self._consumed += size
-        if self._consumed * 2 >= self.connection.limits.stream_window and not self.got_end and not self.closed:
+        if self._consumed * 2 >= self.window and not self.got_end and not self.closed:
             self.connection.open_window(self, self._consumed)
             self._consumed = 0
 
@@ -69,6 +97,3 @@ class Stream:
         `refused` says that the peer did not look at it, so that it may be tried again elsewhere.
         """
         raise NotImplementedError
-
-    def on_drained(self) -> None:
-        """Hear that what waited for a window has been sent."""

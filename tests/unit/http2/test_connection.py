@@ -139,7 +139,7 @@ def test_goaway_fails_the_streams_that_the_server_didnt_look_at(client):
     assert first.reset is None
     assert second.reset == (0, True)
     assert client.goaways == [(0, "bye")]
-    assert client.connection.room == 0
+    assert client.connection.streams.room == 0
     client.connection.receive(frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x88"))
     assert first.ended
 

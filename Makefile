@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench interop generate clean
+.PHONY: help install demo user-service email-service user-cli consignment-service test check format bench interop generate clean
 
 help: ## Show these targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %s\n       %s\n", $$1, $$2}'
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ketch needs Python 3.11 or newer; try: make PYTHON=python3.13" >&2; exit 1; }
@@ -27,8 +27,11 @@ install: $(STAMP) ## Install into .venv
 demo: $(STAMP) ## A user is created, the e-mail goes out: three processes, no third-party server
 	@$(BIN)/python examples/shippy/demo.py
 
+user-service email-service user-cli consignment-service: $(STAMP) ## Run one program of the demo; data and key are kept in .demo
+	@$(MAKE) --no-print-directory -C examples/shippy $@
+
 test: $(STAMP) ## Run all tests, against real NATS and PostgreSQL from wheels
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto
 
 check: $(STAMP) ## Format, lint, types, layers, generated files
 	@$(BIN)/ruff format --check .
@@ -36,6 +39,7 @@ check: $(STAMP) ## Format, lint, types, layers, generated files
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python tools/check_generated.py
+	@$(BIN)/python tools/settings_table.py --check
 
 generate: $(STAMP) ## Write what is generated from .proto files
 	@$(BIN)/python tools/check_generated.py --write

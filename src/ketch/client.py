@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -11,7 +12,7 @@ from .call import Call, Kind, compose
 from .codec import JSON, PROTOBUF
 from .conversation import Conversation, Opened
 from .directory import Directory
-from .errors import CodecError, Internal, NotRunning, Unavailable
+from .errors import CodecError, DeadlineExceeded, Internal, NotRunning, Unavailable
 from .options import Options, build
 from .rpc import Caller, Cardinality, Method, ReplyStream, Stub
 from .topic import Publisher, Topic
@@ -137,7 +138,9 @@ class Client(Caller):
         self, service: str, method: Method[Q, P], request: Q, timeout: float | None, metadata: Metadata | None
     ) -> P:
         encode, decode, content_type = self._coders.get(method) or self._find_coders(method)
-        channel = self._pick(service) or await self._find(service)
+        channel = self._pick(service)
+        if channel is None:
+            channel, timeout = await self._find_within(service, timeout)
         body = await channel.unary(
             method.path,
             encode(request),
@@ -163,9 +166,9 @@ class Client(Caller):
 
     async def _open_stream(self, call: _Request) -> Opened:
         encode, decode, content_type = self._coders.get(call.method) or self._find_coders(call.method)
-        channel = self._pick(call.service) or await self._find(call.service)
+        channel, timeout = await self._find_within(call.service, call.timeout)
         stream = await channel.stream(
-            call.name, content_type=content_type, metadata=call.metadata, timeout=self._bound(call.timeout)
+            call.name, content_type=content_type, metadata=call.metadata, timeout=self._bound(timeout)
         )
         return stream, encode, decode
 
@@ -204,6 +207,16 @@ class Client(Caller):
             registry = self.options.registry
             raise Unavailable(f"{service}: no instance in registry {registry.name} {registry.location}")
         return channel
+
+    async def _find_within(self, service: str, timeout: float | None) -> tuple[Channel, float | None]:
+        """Find a channel, and return what is left of the timeout."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(timeout):
+                channel = await self._find(service)
+        except TimeoutError:
+            raise DeadlineExceeded(f"{service}: not found within {timeout:g} s") from None
+        return channel, None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
 
     def _check_running(self) -> None:
         if not self._running:

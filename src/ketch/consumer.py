@@ -29,6 +29,9 @@ log = logging.getLogger("ketch.consumer")
 #: Deliveries handled before other tasks of the loop get a turn, though no handler awaited anything.
 _TURN = 128
 
+#: Seconds that a handler gets to end once it was cancelled.
+_CANCEL = 1.0
+
 #: Decoders remembered by content type; a publisher that makes types up must not fill the memory.
 _CONTENT_TYPES = 16
 
@@ -58,6 +61,7 @@ class Consumer(Generic[T]):
         self.handled = 0
         self.failed = 0
         self._reported = -1
+        self._stopping = False
         self._pending: deque[Delivery] = deque()
         self._settled: list[tuple[Delivery, Outcome]] = []
         self._subscription: Subscription
@@ -87,6 +91,7 @@ class Consumer(Generic[T]):
         self._binary = self._decoder(PROTOBUF) if hasattr(self.topic.type, "DESCRIPTOR") else None
         self._invoke = self._chain(middleware)
         self._settles = broker.capabilities.redelivers
+        self._stopping = False
         self._receiving = asyncio.Lock()
         self._subscription = await broker.subscribe(self.topic.name, group=self.group)
         self._workers = [
@@ -106,6 +111,8 @@ class Consumer(Generic[T]):
             for worker in done:
                 if not worker.cancelled():
                     worker.result()
+        if not self._stopping:
+            raise BrokerError(f"{self.name}: the subscription to {self.topic.name} ended by itself")
 
     def report_hang(self) -> None:
         """Log if no handler has finished since the last report, though there is something to handle."""
@@ -119,7 +126,12 @@ class Consumer(Generic[T]):
         self._reported = finished
 
     async def stop(self) -> None:
-        """Take no more events from the broker."""
+        """Take no more events from the broker.
+
+        Raises:
+            KetchError: the broker could not be told.
+        """
+        self._stopping = True
         await self._subscription.stop()
 
     async def drain(self, grace: float) -> None:
@@ -128,14 +140,16 @@ class Consumer(Generic[T]):
         for worker in late:
             worker.cancel()
         if late:
-            await asyncio.wait(late)
             left = len(self._pending) + len(late)
             log.warning(
-                "%s: %d events of %s were not handled within the grace period",
-                self.name,
-                left,
-                self.topic.name,
+                "%s: %d events of %s were not handled within the grace period", self.name, left, self.topic.name
             )
+            _, stuck = await asyncio.wait(late, timeout=_CANCEL)
+            if stuck:
+                log.error("%s: the handler doesn't let itself be cancelled and is left behind", self.name)
+                self._workers = [worker for worker in self._workers if worker not in stuck]
+        if self._settled:
+            await self._flush()
 
     async def close(self) -> None:
         """Give up the subscription. Closing twice is no error."""
@@ -147,17 +161,21 @@ class Consumer(Generic[T]):
         await self._subscription.close()
 
     async def _work(self) -> None:
-        pending = self._pending
+        pending, invoke, settles, done = self._pending, self._invoke, self._settles, Outcome.DONE
         turn = 0
         while pending or await self._receive():
             delivery = pending.popleft()
             try:
-                await self._invoke(delivery)
-                outcome = Outcome.DONE
+                await invoke(delivery)
+                outcome = done
                 self.handled += 1
+            except asyncio.CancelledError as error:
+                if _cancelled():
+                    raise
+                outcome = self._failure(delivery, error)
             except Exception as error:  # noqa: BLE001 - the border between ketch and the user's code
                 outcome = self._failure(delivery, error)
-            if self._settles:
+            if settles:
                 await self._settle(delivery, outcome)
             turn += 1
             if turn == _TURN:
@@ -173,8 +191,10 @@ class Consumer(Generic[T]):
 
     async def _settle(self, delivery: Delivery, outcome: Outcome) -> None:
         self._settled.append((delivery, outcome))
-        if self._pending and len(self._settled) < _TURN:
-            return
+        if not self._pending or len(self._settled) >= _TURN:
+            await self._flush()
+
+    async def _flush(self) -> None:
         batch, self._settled = self._settled, []
         try:
             await self._subscription.settle(batch)
@@ -214,11 +234,13 @@ class Consumer(Generic[T]):
             await self.handler(payload)
 
     def _decode(self, message: Message) -> T:
-        content_type = message.headers.get(CONTENT_TYPE) or self._guess(message)
+        headers = message.headers
+        content_type = headers.get(CONTENT_TYPE) or self._guess(message)
         decode = self._decoders.get(content_type) or self._decoder(content_type)
-        said = message.headers.get("ce-type")
-        if said and said != self._type and decode is self._binary:
-            raise CodecError(f"the event is a {said}, not a {self._type}")
+        if decode is self._binary:
+            said = headers.get("ce-type")
+            if said and said != self._type:
+                raise CodecError(f"the event is a {said}, not a {self._type}")
         payload: T = decode(message.body)
         return payload
 
@@ -233,10 +255,16 @@ class Consumer(Generic[T]):
             self._decoders[content_type] = decode
         return decode
 
-    def _failure(self, delivery: Delivery, error: Exception) -> Outcome:
+    def _failure(self, delivery: Delivery, error: BaseException) -> Outcome:
         self.failed += 1
         if isinstance(error, CodecError):
             log.error("%s: dropped %r: %s", self.name, delivery.message, error)
             return Outcome.DEAD
         log.error("%s failed on %r", self.name, delivery.message, exc_info=error)
         return Outcome.AGAIN
+
+
+def _cancelled() -> bool:
+    """Tell whether this task is being cancelled, and not just a handler that cancelled something of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .message import Message
 
@@ -89,9 +89,8 @@ def current() -> Context:
     return _current.get()
 
 
-def enter(context: Context) -> Token[Context]:
-    """Make `context` the current one; hand the token to `leave` where the task outlives the call."""
-    return _current.set(context)
+#: Make a context the current one; hand the token to `leave` where the task outlives the call.
+enter: Callable[[Context], Token[Context]] = _current.set
 
 
 def leave(token: Token[Context]) -> None:

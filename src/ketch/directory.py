@@ -7,9 +7,11 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from .errors import RegistryError, Unavailable
+from .errors import NotRunning, RegistryError, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .registry import Instance, Registry
 
 log = logging.getLogger("ketch.client")
@@ -22,11 +24,17 @@ class Directory:
     """The instances of the services asked for, one watch each.
 
     When the registry fails, what was known stays in use and the watch is begun again, with backoff.
+
+    Args:
+        registry: an open registry.
+        transport: instances that say they speak another one are left out.
+        changed: called with a service's name when what is known of it has changed.
     """
 
-    def __init__(self, registry: Registry, transport: str) -> None:
+    def __init__(self, registry: Registry, transport: str, changed: Callable[[str], None] | None = None) -> None:
         self._registry = registry
         self._transport = transport
+        self._changed = changed
         self._known: dict[str, tuple[Instance, ...]] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._first: dict[str, asyncio.Future[None]] = {}
@@ -48,13 +56,15 @@ class Directory:
         if service not in self._watches:
             self._first[service] = asyncio.get_running_loop().create_future()
             self._watches[service] = asyncio.create_task(self._watch(service), name=f"ketch watch of {service}")
+        first = self._first[service]
         try:
             async with asyncio.timeout(_PATIENCE):
-                await asyncio.shield(self._first[service])
+                await asyncio.shield(first)
         except TimeoutError:
             raise Unavailable(f"{service}: the registry did not answer within {_PATIENCE:g} s") from None
-        except RegistryError as error:
-            await self._forget(service)
+        except (RegistryError, NotRunning) as error:
+            if self._first.get(service) is first:  # it isn't when another one has begun anew meanwhile
+                await self._forget(service)
             raise Unavailable(f"{service}: {error}") from error
 
     async def close(self) -> None:
@@ -63,14 +73,13 @@ class Directory:
             await self._forget(service)
 
     async def _forget(self, service: str) -> None:
-        watch = self._watches.pop(service, None)
-        if watch is not None:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
-        first = self._first.pop(service, None)
-        if first is not None and not first.cancel() and not first.cancelled():
-            first.exception()  # seen: `look` has raised it
+        watch, first = self._watches.pop(service), self._first.pop(service)
         self._known.pop(service, None)
+        if not first.done():
+            first.set_exception(NotRunning("closed while it was looked up"))
+        first.exception()  # seen: `look` raises it
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
 
     async def _watch(self, service: str) -> None:
         first = self._first[service]
@@ -80,16 +89,22 @@ class Directory:
                 async with aclosing(self._registry.watch(service)) as snapshots:
                     async for snapshot in snapshots:
                         pause = 0.1
-                        self._known[service] = tuple(filter(self._reachable, snapshot))
+                        self._learn(service, tuple(filter(self._reachable, snapshot)))
                         if not first.done():
                             first.set_result(None)
-            except RegistryError as error:
+            except (RegistryError, NotRunning) as error:
                 if not first.done():
                     first.set_exception(error)
                     return
                 log.warning("%s: going on with the instances known: %s", service, error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 10.0)
+
+    def _learn(self, service: str, instances: tuple[Instance, ...]) -> None:
+        before = self._known.get(service)
+        self._known[service] = instances
+        if self._changed is not None and instances != before:
+            self._changed(service)
 
     def _reachable(self, instance: Instance) -> bool:
         return instance.metadata.get("transport", self._transport) == self._transport

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from .client import Client
+from .errors import KetchError, RegistryError
 from .registry import Instance
 from .server import routes
 
@@ -106,7 +107,7 @@ class Lifecycle:
             await consumer.start(options.broker, options.codecs, declared.middleware)
             self._started.append(consumer)
         instance = self._instance()
-        stack.push_async_callback(options.registry.deregister, instance)
+        stack.push_async_callback(self._deregister, instance)
         await options.registry.register(instance)
 
     def _routes(self) -> dict[str, Route]:
@@ -128,15 +129,25 @@ class Lifecycle:
 
     async def _drain(self) -> None:
         grace = self.options.grace
-        draining = []
-        for consumer in self._started:
-            await consumer.stop()
-            draining.append(consumer.drain(grace))
+        draining = [self._finish(consumer, grace) for consumer in self._started]
         if self._listener is not None:
             draining.append(self._listener.stop(grace))
         await asyncio.gather(*draining)
-        for consumer in self._started:
-            await consumer.close()
+
+    async def _finish(self, consumer: Consumer[Any], grace: float) -> None:
+        try:
+            await consumer.stop()
+        except KetchError as error:
+            # The handlers' work in hand matters more than a goodbye that nobody heard.
+            log.warning("%s: leaving %s failed: %s", self.options.name, consumer.topic.name, error)
+        await consumer.drain(grace)
+        await consumer.close()
+
+    async def _deregister(self, instance: Instance) -> None:
+        try:
+            await self.options.registry.deregister(instance)
+        except RegistryError as error:
+            log.warning("%s: could not be deregistered: %s", self.options.name, error)
 
     async def _supervise(self) -> None:
         watched = [asyncio.ensure_future(consumer.wait()) for consumer in self._started]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .broker import Delivery, Outcome, Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from .errors import BrokerError
 
@@ -48,8 +48,8 @@ class Mailbox(Subscription):
         self.topic = topic
         self.dropped = 0
         self._leave = leave
-        self._queue: deque[Delivery] = deque()
-        self._bytes = 0
+        self._queue: deque[tuple[Collection[Delivery], int]] = deque()
+        self._count = self._bytes = 0
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
         self._slow = False
@@ -57,43 +57,52 @@ class Mailbox(Subscription):
         self._stopped = False
         self._error: BrokerError | None = None
 
-    def offer(self, deliveries: Sequence[Delivery]) -> bool:
-        """Take deliveries in, all or none; False when the mailbox is full."""
+    def offer(self, deliveries: Collection[Delivery], size: int | None = None) -> bool:
+        """Take deliveries in, all or none; False when the mailbox is full.
+
+        They are iterated over when they are received, so they needn't exist before. `size` is what they take until
+        then in bytes, by default their bodies.
+        """
         if self._stopped:
             return True
-        if len(self._queue) >= CAPACITY or self._bytes >= CAPACITY_BYTES:
+        if self._count >= CAPACITY or self._bytes >= CAPACITY_BYTES:
             return False
-        self._queue.extend(deliveries)
-        for delivery in deliveries:
-            self._bytes += len(delivery.message.body)
-        self._readable.set()
+        if deliveries:
+            if size is None:
+                size = sum(len(delivery.message.body) for delivery in deliveries)
+            self._queue.append((deliveries, size))
+            self._count += len(deliveries)
+            self._bytes += size
+            self._readable.set()
         return True
 
-    async def offer_patiently(self, deliveries: Sequence[Delivery]) -> None:
+    async def offer_patiently(self, deliveries: Collection[Delivery], size: int | None = None) -> None:
         """Take deliveries in as soon as there is room; drop them when there is none for too long."""
-        if not self.offer(deliveries) and not (await self._room() and self.offer(deliveries)):
-            self.dropped += len(deliveries)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not self.offer(deliveries, size):
+                    if self._slow:
+                        break
+                    self._writable.clear()
+                    await self._writable.wait()
+                else:
+                    return
+        except TimeoutError:
+            self._stalled()
+        self.dropped += len(deliveries)
 
     def fail(self, error: BrokerError) -> None:
         """Say that nothing will come any more; what is there can still be received, then the error is raised."""
         self._error = error
         self._readable.set()
 
-    async def _room(self) -> bool:
-        if self._slow:
-            return False
-        self._writable.clear()
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self._writable.wait()
-        except TimeoutError:
+    def _stalled(self) -> None:
+        if not self._slow:  # another deliverer may have waited as well
             self._slow = True
             log.warning("a subscriber of %s doesn't keep up; events are dropped for it until it does", self.topic)
-            return False
-        return True
 
     async def receive(self) -> Sequence[Delivery]:
-        """Return what is there, up to a batch; wait while there is nothing."""
+        """Return what is there, up to a batch, or what one offer brought; wait while there is nothing."""
         queue = self._queue
         while not queue:
             if self._stopped:
@@ -102,15 +111,23 @@ class Mailbox(Subscription):
                 raise self._error
             self._readable.clear()
             await self._readable.wait()
-        batch = [queue.popleft() for _ in range(min(len(queue), _BATCH))]
-        for delivery in batch:
-            self._bytes -= len(delivery.message.body)
-        if len(queue) <= _ROOMY and self._bytes <= _ROOMY_BYTES:
+        first, size = queue.popleft()
+        batch = list(first)
+        while queue and len(batch) + len(queue[0][0]) <= _BATCH:
+            more, its_size = queue.popleft()
+            batch.extend(more)
+            size += its_size
+        self._count -= len(batch)
+        self._bytes -= size
+        self._make_room()
+        return batch
+
+    def _make_room(self) -> None:
+        if self._count <= _ROOMY and self._bytes <= _ROOMY_BYTES:
             self._writable.set()
-            if self._slow and len(queue) <= CAPACITY // 2:
+            if self._slow and self._count <= CAPACITY // 2 and self._bytes <= CAPACITY_BYTES // 2:
                 self._slow = False
                 log.warning("the subscriber of %s keeps up again; %d events were dropped", self.topic, self.dropped)
-        return batch
 
     async def settle(self, settled: Sequence[tuple[Delivery, Outcome]]) -> None:
         """Nothing to do: at most once."""
@@ -129,4 +146,5 @@ class Mailbox(Subscription):
         """Stop, and drop what was not received."""
         await self.stop()
         self._queue.clear()
-        self._bytes = 0
+        self._count = self._bytes = 0
+        self._writable.set()

@@ -125,19 +125,24 @@ new_id = _ids.next
 
 
 class _Clock:
-    """RFC 3339 in milliseconds; the part up to the second is formatted once a second."""
+    """RFC 3339 in milliseconds; formatted once a millisecond, the part up to the second once a second."""
 
     def __init__(self) -> None:
-        self._second = -1
-        self._text = ""
+        self._millisecond = self._second = -1
+        self._text = self._to_the_second = ""
 
     def now(self) -> str:
-        stamp = time.time()
-        second = int(stamp)
+        millisecond = time.time_ns() // 1_000_000
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            self._text = self._format(*divmod(millisecond, 1000))
+        return self._text
+
+    def _format(self, second: int, rest: int) -> str:
         if second != self._second:
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             self._second = second
-        return f"{self._text}.{int((stamp - second) * 1000):03d}Z"
+            self._to_the_second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._to_the_second}.{rest:03d}Z"
 
 
 now = _Clock().now

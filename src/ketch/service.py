@@ -171,11 +171,13 @@ class Service(Caller):
 
     @property
     def options(self) -> Options:
-        """What `init` has built.
+        """What `init` has built; while the service runs, what it runs with.
 
         Raises:
-            NotRunning: it wasn't called yet.
+            NotRunning: it neither runs nor was `init` called.
         """
+        if self._running is not None:
+            return self._running.options
         if self._options is None:
             raise NotRunning(f"{self.name}: call init() before taking its options")
         return self._options

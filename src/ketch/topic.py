@@ -110,13 +110,13 @@ class Publisher(Generic[T]):
             raise NotRunning(f"publishing to {self.topic.name} before the service started or after it stopped")
         body = self._encode(payload)
         headers = stamp(self._shared)
+        if self._chain is not None:
+            message = Message(self.topic.name, headers, body)
+            await self._chain(Call(Kind.PUBLISH, self.topic.name, payload, dict(metadata or {}), message=message))
+            return
         if metadata:
             headers.update(own_metadata(metadata))
-        message = Message(self.topic.name, headers, body)
-        if self._chain is None:
-            await broker.publish(message)
-        else:
-            await self._chain(Call(Kind.PUBLISH, self.topic.name, payload, dict(metadata or {}), message=message))
+        await broker.publish(Message(self.topic.name, headers, body))
 
     async def _publish_call(self, call: Call) -> object:
         message: Any = call.message

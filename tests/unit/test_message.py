@@ -117,8 +117,8 @@ def test_the_time_is_rfc_3339_in_utc_with_milliseconds():
 
 
 def test_the_time_follows_the_clock_over_seconds_and_back(monkeypatch):
-    clock = iter([1700000000.25, 1700000000.75, 1700000001.5, 1700000000.5])
-    monkeypatch.setattr(message.time, "time", lambda: next(clock))
+    clock = iter([1700000000_250, 1700000000_750, 1700000001_500, 1700000000_500])
+    monkeypatch.setattr(message.time, "time_ns", lambda: next(clock) * 1_000_000)
     assert [message.now() for _ in range(4)] == [
         "2023-11-14T22:13:20.250Z",
         "2023-11-14T22:13:20.750Z",

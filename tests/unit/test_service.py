@@ -1,13 +1,23 @@
 """A service's life: declared, started in order, stopped in reverse, started again."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 import pytest
 
-from ketch import Service, Topic, context, testing
+from ketch import Kind, Service, Topic, context, testing
 from ketch.brokers.memory import MemoryBroker
-from ketch.errors import BrokerError, BrokerUnavailable, CodecError, ConfigurationError, HandlerError, NotRunning
+from ketch.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    CodecError,
+    ConfigurationError,
+    HandlerError,
+    NotRunning,
+    RegistryError,
+)
+from ketch.registries.memory import MemoryRegistry
 
 
 @dataclass
@@ -85,6 +95,23 @@ async def test_a_handler_that_raises_does_not_stop_the_next_event(caplog):
             await publisher.publish(User(name))
         assert await asyncio.wait_for(got.get(), 5) == "good"
     assert "the mail server is on fire" in caplog.text
+
+
+async def test_a_handler_that_cancels_itself_does_not_end_the_consumer_in_silence(caplog):
+    service = Service("email")
+    got: asyncio.Queue[str] = asyncio.Queue()
+
+    @service.subscribe(user_created)
+    async def welcome(user: User) -> None:
+        if user.name == "bad":
+            raise asyncio.CancelledError
+        await got.put(user.name)
+
+    async with testing.run(service) as app:
+        for name in ("bad", "good"):
+            await app.publish(user_created, User(name))
+        assert await asyncio.wait_for(got.get(), 5) == "good"
+    assert "CancelledError" in caplog.text
 
 
 async def test_a_hanging_handler_is_cut_off_by_its_timeout(caplog):
@@ -172,6 +199,24 @@ async def test_a_handler_that_outlasts_the_grace_period_is_cancelled_and_reporte
         await app.publish(user_created, User("Ada"))
         await asyncio.wait_for(started.wait(), 5)
     assert "not handled within the grace period" in caplog.text
+
+
+async def test_a_handler_that_will_not_be_cancelled_does_not_stop_the_stop(caplog):
+    service = Service("email")
+    started, release = asyncio.Event(), asyncio.Event()
+
+    @service.subscribe(user_created)
+    async def welcome(user: User) -> None:
+        started.set()
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+
+    async with testing.run(service, shutdown_grace=0.05) as app:
+        await app.publish(user_created, User("Ada"))
+        await asyncio.wait_for(started.wait(), 5)
+    assert "doesn't let itself be cancelled" in caplog.text
+    release.set()
 
 
 async def test_the_same_service_starts_again():
@@ -325,6 +370,80 @@ def test_a_second_init_does_not_parse_again():
 def test_options_are_taken_after_init():
     with pytest.raises(NotRunning):
         Service("email").options  # noqa: B018
+
+
+class EndingBroker(MemoryBroker):
+    """A broker with a bug: its subscriptions end though nobody stopped them."""
+
+    async def subscribe(self, topic, *, group):
+        subscription = await super().subscribe(topic, group=group)
+        await subscription.stop()
+        return subscription
+
+
+async def test_a_subscription_that_ends_by_itself_is_a_failure():
+    service = Service("email")
+
+    @service.subscribe(user_created)
+    async def handle(user: User) -> None: ...
+
+    async with testing.run(service, broker=EndingBroker("ending")):
+        with pytest.raises(BrokerError, match="ended by itself"):
+            await asyncio.wait_for(service.wait(), 5)
+
+
+class StubbornRegistry(MemoryRegistry):
+    """A registry that is gone when a service says goodbye."""
+
+    async def deregister(self, instance):
+        raise RegistryError("the registry is away")
+
+
+async def test_a_registry_that_is_away_at_the_end_is_logged_and_everything_else_is_closed(caplog):
+    service = Service("email")
+    closed = []
+
+    @service.lifespan
+    async def resource():
+        yield
+        closed.append(True)
+
+    async with testing.run(service, registry=StubbornRegistry("stubborn")):
+        pass
+    assert closed
+    assert "the registry is away" in caplog.text
+
+
+async def test_a_middleware_decides_what_metadata_an_event_has():
+    async def change(call, call_next):
+        if call.kind is Kind.PUBLISH:
+            call.metadata.pop("secret")
+            call.metadata["trace"] = "7"
+        return await call_next(call)
+
+    service = Service("user", middleware=[change])
+    created = service.publisher(user_created)
+    async with testing.run(service) as app:
+        await app.client.connect_broker()
+        subscription = await app.client.options.broker.subscribe("user.created", group=None)
+        await created.publish(User("Ada"), metadata={"secret": "x"})
+        [delivery] = await asyncio.wait_for(subscription.receive(), 5)
+        await subscription.close()
+    assert delivery.message.metadata == {"trace": "7"}
+
+
+async def test_options_are_those_that_the_service_runs_with():
+    service = Service("email")
+    seen = []
+
+    @service.lifespan
+    async def resource():
+        seen.append(service.options.broker.name)
+        yield
+
+    async with testing.run(service):
+        pass
+    assert seen == ["memory"]
 
 
 class LosingBroker(MemoryBroker):

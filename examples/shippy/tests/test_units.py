@@ -1,5 +1,6 @@
 """The parts of user-service by themselves."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import jwt
@@ -8,10 +9,11 @@ from argon2 import PasswordHasher
 
 from ketch import InvalidArgument, Unauthenticated
 from ketch.errors import ConfigurationError
-from shippy.user.v1.user_pb2 import CreateRequest
+from shippy.user.v1.user_pb2 import CreateRequest, User
 from shippy.user_service.config import Config, database_url
 from shippy.user_service.passwords import Passwords
 from shippy.user_service.tokens import ISSUER, Tokens
+from shippy.user_service.users import Users
 from shippy.user_service.validation import check_user, page_position, page_size, page_token
 
 KEY = "k" * 32
@@ -133,3 +135,32 @@ def test_a_wrong_variable_is_a_clear_error_that_quotes_no_secret(environ):
     with pytest.raises(ConfigurationError) as wrong:
         Config.from_env({"JWT_KEY": KEY} | environ)
     assert "secret" not in str(wrong.value).replace("import secrets; print(secrets.", "")
+
+
+async def test_a_caller_who_gives_up_leaves_no_user_whom_nobody_was_told_of():
+    announced = []
+    stored, go_on = asyncio.Event(), asyncio.Event()
+
+    class SlowStore:
+        async def add(self, name, company, email, password_hash):
+            stored.set()
+            await go_on.wait()
+            return User(name=name)
+
+    async def announce(user):
+        announced.append(user.name)
+
+    users = Users()
+    async with Passwords() as passwords:
+        users.open(SlowStore(), passwords, None, announce)
+        create = asyncio.create_task(users.create(new_user("Ada")))
+        await stored.wait()
+        create.cancel()
+        await asyncio.wait({create})
+        go_on.set()
+        await users.close()
+    assert announced == ["Ada"]
+
+
+def new_user(name):
+    return CreateRequest(name=name, email="ada@example.org", password="correct horse")

@@ -249,7 +249,9 @@ class BrokerSuite:
         await stage.publish(here, [b"x", b"y"])
 
     async def test_what_was_published_before_is_not_delivered(self, stage: Stage, here: Broker, there: Broker) -> None:
+        witness = await stage.subscribe(here)
         await stage.publish(here, [b"before"])
+        assert await stage.bodies(witness, 1) == [b"before"]  # so it is past the broker, not on its way there
         subscription = await stage.subscribe(there)
         await stage.publish(here, [b"after"])
         assert await stage.bodies(subscription, 1) == [b"after"]

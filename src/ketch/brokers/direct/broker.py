@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, ClassVar, Self
 from uuid import uuid4
 
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
     from ...transport import Listener
     from ...url import Url
 
-#: What headers and framing may take of a message, in bytes.
-_OVERHEAD = 64 * 1024
-_MAX_BODY = MAX_MESSAGE_SIZE - _OVERHEAD
+log = logging.getLogger("ketch.broker")
+
+#: What headers, and the names of topic and subscriptions, may take of a message, in bytes.
+_HEADERS = 32 * 1024
+_NAMES = 32 * 1024
+_MAX_BODY = MAX_MESSAGE_SIZE - _HEADERS - _NAMES
+_MAX_EVENT = MAX_MESSAGE_SIZE - _NAMES
 
 _PREFIX = "topic:"
 
@@ -50,7 +55,7 @@ class DirectBroker(Broker):
         self._closing: set[asyncio.Task[None]] = set()
         self._inbox = Inbox()
         self._listener: Listener | None = None
-        self._listening = asyncio.Lock()
+        self._listening: asyncio.Lock
 
     @classmethod
     def from_url(cls, url: Url) -> Self:
@@ -65,31 +70,26 @@ class DirectBroker(Broker):
 
     async def open(self, site: Site) -> None:
         """Remember the site; nothing is listened on or watched before it is needed."""
-        self._site = site
-        self._directory = Directory(site.registry, site.transport.name)
+        if self._site is None:
+            self._site = site
+            self._directory = Directory(site.registry, site.transport.name, changed=self._changed)
+            self._listening = asyncio.Lock()
 
     async def publish(self, message: Message) -> None:
         """Put the event into the batch of each process that is to get it."""
-        audience = self._audience(message.topic)
-        if audience is None:
-            audience = await self._watch(message.topic)
-        targets = audience.next()
+        audience = self._audiences.get(message.topic) or await self._watch(message.topic)
         if len(message.body) > _MAX_BODY:
             raise MessageTooLarge(f"{len(message.body)} bytes are over direct's limit of {_MAX_BODY}")
+        targets = audience.next()
         if not targets:
             return
         event = self._encoder.encode(message)
-        for address, ids in targets:
+        if len(event) > _MAX_EVENT:
+            raise MessageTooLarge(f"{len(event)} bytes with headers are over direct's limit of {_MAX_EVENT}")
+        for address, run in targets:
             peer = self._peers.get(address) or self._connect(address)
-            run = (message.topic, ids)
             if not peer.offer(run, event):
                 await peer.offer_patiently(run, event)
-
-    def _audience(self, topic: str) -> Audience | None:
-        audience = self._audiences.get(topic)
-        if audience is not None and self._directory.known(_PREFIX + topic) is not audience.snapshot:
-            return self._rebuild(topic)
-        return audience
 
     async def _watch(self, topic: str) -> Audience:
         self._open_site()
@@ -97,15 +97,18 @@ class DirectBroker(Broker):
             await self._directory.look(_PREFIX + topic)
         except Unavailable as error:
             raise BrokerUnavailable(f"direct: {error}") from error
-        return self._rebuild(topic)
+        self._open_site()  # it may have been closed meanwhile
+        audience = self._audiences[topic] = Audience(topic, self._directory.known(_PREFIX + topic))
+        return audience
 
-    def _rebuild(self, topic: str) -> Audience:
-        audience = self._audiences[topic] = Audience(self._directory.known(_PREFIX + topic))
+    def _changed(self, service: str) -> None:
+        topic = service.removeprefix(_PREFIX)
+        if topic in self._audiences:
+            self._audiences[topic] = Audience(topic, self._directory.known(service))
         for address in set(self._peers) - self._directory.addresses():
             closing = asyncio.create_task(self._peers.pop(address).close(), name=f"ketch goodbye to {address}")
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-        return audience
 
     def _connect(self, address: str) -> Peer:
         channel = self._open_site().transport.connect(address)
@@ -123,17 +126,21 @@ class DirectBroker(Broker):
         instance = Instance(_PREFIX + topic, id_, listener.address, metadata=labels)
 
         async def leave() -> None:
-            await site.registry.deregister(instance)
-            if self._inbox.publishers:
-                # Those who publish have yet to hear of it; what they send until then is still taken.
-                await asyncio.sleep(self.capabilities.subscribe_lag)
-            del self._inbox.mailboxes[id_]
+            try:
+                await site.registry.deregister(instance)
+                if self._inbox.publishers:
+                    # Those who publish have yet to hear of it; what they send until then is still taken.
+                    await asyncio.sleep(self.capabilities.subscribe_lag)
+            except RegistryError as error:
+                log.warning("%s: the subscription could not be taken off the registry: %s", topic, error)
+            finally:
+                self._inbox.mailboxes.pop(id_, None)
 
         mailbox = self._inbox.mailboxes[id_] = Mailbox(topic, leave)
         try:
             await site.registry.register(instance)
         except RegistryError as error:
-            del self._inbox.mailboxes[id_]
+            self._inbox.mailboxes.pop(id_, None)
             raise BrokerError(f"direct: can't subscribe to {topic}: {error}") from error
         return mailbox
 
@@ -155,11 +162,13 @@ class DirectBroker(Broker):
         """Send what was published, stop the subscriptions, stop listening."""
         if self._site is None:
             return
-        await asyncio.gather(*(peer.close() for peer in self._peers.values()), *self._closing)
-        await asyncio.gather(*(mailbox.close() for mailbox in list(self._inbox.mailboxes.values())))
-        if self._listener is not None:
-            await self._listener.stop(0)
-        await self._directory.close()
-        self._site = self._listener = None
-        self._peers.clear()
+        # First of all nothing more is taken: what came after a peer's last batch would be lost without a word.
+        self._site = None
         self._audiences.clear()
+        await self._directory.close()
+        peers, self._peers = self._peers, {}
+        await asyncio.gather(*(peer.close() for peer in peers.values()), *self._closing)
+        await asyncio.gather(*(mailbox.close() for mailbox in list(self._inbox.mailboxes.values())))
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await listener.stop(0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
@@ -15,12 +17,38 @@ from .peer import DELIVER
 from .wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from ...mailbox import Mailbox
-    from ...message import Message
 
 log = logging.getLogger("ketch.broker")
+
+#: Most events of one batch, several times what `Peer` can get into one; 4 MiB of empty ones would be two million.
+_MOST = 65_536
+
+#: Seconds between two complaints about what isn't a batch: whoever sends it must not fill the log.
+_COMPLAIN = 10.0
+
+
+class _Arrivals(Collection[Delivery]):
+    """A batch as deliveries, which are made when a consumer takes them: those that wait cost little but their bytes.
+
+    Each time they are new ones, since a delivery is one subscription's own.
+    """
+
+    __slots__ = ("_batch",)
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return len(self._batch.events)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return map(Delivery, messages(self._batch))
+
+    def __contains__(self, delivery: object) -> bool:
+        return False  # there are none before they are taken
 
 
 class Inbox:
@@ -29,34 +57,47 @@ class Inbox:
     def __init__(self) -> None:
         self.mailboxes: dict[str, Mailbox] = {}
         self.publishers = 0
+        self._garbage = 0
+        self._complained = -_COMPLAIN
 
     def routes(self) -> Mapping[str, Route]:
         """Return what a listener serves."""
         return {DELIVER: Route(stream=self._deliver)}
 
-    async def put(self, ids: Sequence[str], received: Sequence[Message]) -> None:
-        """Put messages into the mailboxes of those ids; an id that has left is no error."""
-        for id_ in ids:
-            mailbox = self.mailboxes.get(id_)
-            if mailbox is not None:
-                # A delivery is one subscription's own.
-                deliveries = [Delivery(message) for message in received]
-                if not mailbox.offer(deliveries):
-                    await mailbox.offer_patiently(deliveries)
+    async def _put(self, batch: Batch, size: int) -> None:
+        # An id that has left is no error. Each is looked at once, however often a publisher names it.
+        mailboxes = [self.mailboxes[id_] for id_ in self.mailboxes.keys() & batch.subscriptions]
+        arrivals = _Arrivals(batch)
+        for mailbox in mailboxes:
+            if mailbox.topic == batch.topic and not mailbox.offer(arrivals, size):
+                await mailbox.offer_patiently(arrivals, size)
 
     async def _deliver(self, request: Request, stream: Stream) -> None:
         taken = 0
         self.publishers += 1
         try:
             while (body := await stream.receive()) is not None:
-                try:
-                    batch = Batch.FromString(body)
-                except DecodeError as error:
-                    log.warning("%s sent %d bytes that are no batch of events", request.peer, len(body))
-                    raise InvalidArgument(f"{len(body)} bytes are no batch of events") from error
-                received = messages(batch)
-                await self.put(batch.subscriptions, received)
-                taken += len(received)
+                batch = self._decode(request, body)
+                await self._put(batch, len(body))
+                taken += len(batch.events)
             await stream.send(Receipt(events=taken).SerializeToString())
         finally:
             self.publishers -= 1
+
+    def _decode(self, request: Request, body: bytes) -> Batch:
+        try:
+            batch = Batch.FromString(body)
+        except DecodeError as error:
+            self._complain(request)
+            raise InvalidArgument(f"{len(body)} bytes are no batch of events") from error
+        if len(batch.events) > _MOST:
+            self._complain(request)
+            raise InvalidArgument(f"{len(batch.events)} events in one batch are over the limit of {_MOST}")
+        return batch
+
+    def _complain(self, request: Request) -> None:
+        self._garbage += 1
+        now = time.monotonic()
+        if now - self._complained >= _COMPLAIN:
+            self._complained = now
+            log.warning("%s sent what is no batch of events, the %d. such call here", request.peer, self._garbage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ...codec import PROTOBUF
 from ...errors import StatusError
@@ -14,21 +14,23 @@ from .wire import head
 
 if TYPE_CHECKING:
     from ...transport import Channel, Stream
+    from .audience import Run
 
 log = logging.getLogger("ketch.broker")
 
 DELIVER = "/ketch.direct.v1.Events/Deliver"
 
-#: Events, and their bytes, that wait for one peer.
-_CAPACITY = 65_536
-_CAPACITY_BYTES = 64 * 1024 * 1024
+#: Bytes that wait for one peer, beside the batch that is being filled.
+_CAPACITY = 16 * 1024 * 1024
+
+#: What an event counts beside its own bytes: a small one takes about as much of Python's memory.
+_EVENT = 64
 
 #: What must be left before who waits for room goes on.
 _ROOMY = _CAPACITY * 15 // 16
-_ROOMY_BYTES = _CAPACITY_BYTES * 15 // 16
 
-#: Size at which a batch is sent; one event may make it larger.
-_BATCH_BYTES = 64 * 1024
+#: Largest batch; an event that is larger makes one of its own.
+_BATCH = 64 * 1024
 
 #: Seconds to send what is left, at the end.
 _FLUSH = 5.0
@@ -36,7 +38,16 @@ _FLUSH = 5.0
 #: Seconds between two tries to connect, at most.
 _BACKOFF = 2.0
 
-_Run: TypeAlias = tuple[str, tuple[str, ...]]
+
+class _Batch:
+    """Events of one topic for the same subscriptions."""
+
+    __slots__ = ("events", "run", "size")
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.events: list[bytes] = []
+        self.size = 0
 
 
 class Peer:
@@ -50,9 +61,9 @@ class Peer:
         self.address = address
         self.dropped = 0
         self._channel = channel
-        self._runs: deque[tuple[_Run, list[bytes]]] = deque()
-        self._events = 0
-        self._bytes = 0
+        self._batches: deque[_Batch] = deque()
+        self._open: _Batch | None = None  # the last of them, while it may still grow
+        self._waiting = 0
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._slow = False
@@ -60,48 +71,62 @@ class Peer:
         self._failing = False
         self._task = asyncio.create_task(self._run(), name=f"ketch events to {address}")
 
-    def offer(self, run: _Run, event: bytes) -> bool:
+    def offer(self, run: Run, event: bytes) -> bool:
         """Take an encoded event for subscriptions of the peer; False when there is no room."""
-        if self._events >= _CAPACITY or self._bytes >= _CAPACITY_BYTES:
-            return False
-        runs = self._runs
-        if runs and runs[-1][0] == run:
-            runs[-1][1].append(event)
-        else:
-            runs.append((run, [event]))
-        self._events += 1
-        self._bytes += len(event)
-        self._wake.set()
+        size = len(event) + _EVENT
+        batch = self._open
+        if batch is None or batch.size + size > _BATCH or batch.run != run:
+            if self._waiting >= _CAPACITY or self._closing:
+                return False
+            batch = self._begin(run)
+        batch.events.append(event)
+        batch.size += size
         return True
 
-    async def offer_patiently(self, run: _Run, event: bytes) -> None:
-        """Take an event as soon as there is room; drop it when there is none for too long."""
+    def _begin(self, run: Run) -> _Batch:
+        if self._open is not None:
+            self._waiting += self._open.size
+        batch = self._open = _Batch(run)
+        self._batches.append(batch)
+        self._wake.set()
+        return batch
+
+    async def offer_patiently(self, run: Run, event: bytes) -> None:
+        """Take an event that was refused as soon as there is room; drop it when there is none for too long."""
         if not self._slow:
-            self._room.clear()
             try:
                 async with asyncio.timeout(PATIENCE):
-                    await self._room.wait()
+                    while not self._closing:
+                        self._room.clear()
+                        await self._room.wait()
+                        if self.offer(run, event):
+                            return
             except TimeoutError:
-                self._slow = True
-                log.warning("%s doesn't keep up; events are dropped for it until it does", self.address)
-        if not self.offer(run, event):
-            self.dropped += 1
+                self._stalled()
+        self.dropped += 1
+
+    def _stalled(self) -> None:
+        if not self._slow:  # others may have waited as well
+            self._slow = True
+            log.warning("%s doesn't keep up; events are dropped for it until it does", self.address)
 
     async def close(self) -> None:
         """Send what is left, for a bounded time, and disconnect."""
         self._closing = True
         self._wake.set()
+        self._room.set()
         _, late = await asyncio.wait({self._task}, timeout=_FLUSH)
         if late:
             self._task.cancel()
             await asyncio.wait(late)
-        if self._events:
-            log.warning("%s: %d events could not be delivered before the end", self.address, self._events)
+        left = sum(len(batch.events) for batch in self._batches)
+        if left:
+            log.warning("%s: %d events could not be delivered before the end", self.address, left)
         await self._channel.close()
 
     async def _run(self) -> None:
         pause = 0.05
-        while not (self._closing and not self._events):
+        while not (self._closing and not self._batches):
             stream = None
             try:
                 if not await self._something_to_send():
@@ -123,7 +148,7 @@ class Peer:
                     stream.cancel()
 
     async def _something_to_send(self) -> bool:
-        while not self._runs:
+        while not self._batches:
             if self._closing:
                 return False
             self._wake.clear()
@@ -141,27 +166,17 @@ class Peer:
             pass
 
     def _take(self) -> bytes:
-        run, events = self._runs[0]
-        size = count = 0
-        for event in events:
-            size += len(event)
-            count += 1
-            if size >= _BATCH_BYTES:
-                break
-        if count == len(events):
-            self._runs.popleft()
-            taken = events
+        batch = self._batches.popleft()
+        if batch is self._open:
+            self._open = None
         else:
-            taken = events[:count]
-            del events[:count]
-        self._events -= count
-        self._bytes -= size
-        if self._events <= _ROOMY and self._bytes <= _ROOMY_BYTES:
+            self._waiting -= batch.size
+        if self._waiting <= _ROOMY:
             self._room.set()
-            if self._slow and self._events <= _CAPACITY // 2:
+            if self._slow and self._waiting <= _CAPACITY // 2:
                 self._slow = False
                 log.warning("%s keeps up again; %d events were dropped for it", self.address, self.dropped)
-        return head(*run) + b"".join(taken)
+        return head(*batch.run) + b"".join(batch.events)
 
     def _connected(self) -> None:
         if self._failing:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import calendar
-import time
 from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from ...message import CONTENT_TYPE, SPEC_VERSION, Message
+from ...message import CONTENT_TYPE, Message
 from .direct_pb2 import Batch, CloudEvent, CloudEventAttributeValue, Event
 
 if TYPE_CHECKING:
@@ -22,8 +23,16 @@ if TYPE_CHECKING:
 #: Headers of an event without metadata of its publisher's: what the fast path knows.
 _PLAIN = 6
 
+# Seconds of the years 1 and 10000, the range of RFC 3339 and of google.protobuf.Timestamp, and a second in nanoseconds.
+_YEAR_1 = -62_135_596_800
+_YEAR_10000 = 253_402_300_800
+_SECOND = 1_000_000_000
+
 #: Publishers whose shared part is kept; one that makes types up must not fill the memory.
 _SHARED = 1024
+
+#: What all events of a publisher have in common.
+_common = itemgetter("ce-source", "ce-type", "ce-specversion", CONTENT_TYPE)
 
 _REQUIRED = ("ce-id", "ce-source", "ce-specversion", "ce-type", "ce-time", CONTENT_TYPE)
 
@@ -37,8 +46,6 @@ _BINARY_DATA = b"\x32"  # CloudEvent.binary_data = 6
 
 def varint(number: int) -> bytes:
     """Encode an unsigned integer (protobuf.dev/programming-guides/encoding, "Base 128 Varints")."""
-    if number < _HIGH_BIT:
-        return _SMALL[number]
     out = bytearray()
     while number >= _HIGH_BIT:
         out.append(number & (_HIGH_BIT - 1) | _HIGH_BIT)
@@ -48,59 +55,68 @@ def varint(number: int) -> bytes:
 
 
 _HIGH_BIT = 0x80
-_SMALL = [bytes((number,)) for number in range(_HIGH_BIT)]
+
+#: Lengths whose encoding is remembered.
+_LENGTHS = 4096
+
+
+class _Varints(dict[int, bytes]):
+    """Lengths as varints; the same few dozen come again and again."""
+
+    def __missing__(self, number: int) -> bytes:
+        encoded = varint(number)
+        if number < _LENGTHS:
+            self[number] = encoded
+        return encoded
 
 
 class Encoder:
     """Encodes messages as entries of `Batch.events`."""
 
     def __init__(self) -> None:
-        self._shared: dict[tuple[str, str, str], bytes] = {}
-        self._time = ("", b"")
+        self._lengths = _Varints()
+        self._shared: dict[tuple[str, ...], bytes] = {}
+        self._time: tuple[str | None, bytes] = (None, b"")
 
     def encode(self, message: Message) -> bytes:
         """Return one message as an entry of `Batch.events`, tag and length included."""
         headers = message.headers
         try:
-            key = (headers["ce-source"], headers["ce-type"], headers[CONTENT_TYPE])
-            plain = len(headers) == _PLAIN and headers["ce-specversion"] == SPEC_VERSION
+            common, id_, stamp = _common(headers), headers["ce-id"].encode(), headers["ce-time"]
         except KeyError:
-            plain = False
-        if not plain:
             return self._encode_any(message)
-        shared = self._shared.get(key) or self._share(key)
-        id_ = headers["ce-id"].encode()
-        body = message.body
+        if len(headers) != _PLAIN:
+            return self._encode_any(message)
+        lengths, body = self._lengths, message.body
         event = b"".join(
             (
                 _ID,
-                varint(len(id_)),
+                lengths[len(id_)],
                 id_,
-                shared,
-                self._time_of(headers["ce-time"]),
+                self._shared.get(common) or self._share(common),
+                self._time[1] if stamp == self._time[0] else self._time_of(stamp),
                 _BINARY_DATA,
-                varint(len(body)),
+                lengths[len(body)],
                 body,
             )
         )
-        inner = varint(len(event))
-        return b"".join((_BATCH_EVENT, varint(1 + len(inner) + len(event)), _EVENT_EVENT, inner, event))
+        inner = lengths[len(event)]
+        return b"".join((_BATCH_EVENT, lengths[1 + len(inner) + len(event)], _EVENT_EVENT, inner, event))
 
-    def _share(self, key: tuple[str, str, str]) -> bytes:
-        source, type_, content_type = key
-        event = CloudEvent(source=source, spec_version=SPEC_VERSION, type=type_)
+    def _share(self, common: tuple[str, ...]) -> bytes:
+        source, type_, spec_version, content_type = common
+        event = CloudEvent(source=source, spec_version=spec_version, type=type_)
         event.attributes["datacontenttype"].ce_string = content_type
         shared = event.SerializeToString()
         if len(self._shared) < _SHARED:
-            self._shared[key] = shared
+            self._shared[common] = shared
         return shared
 
     def _time_of(self, text: str) -> bytes:
         # Events of one millisecond share it.
-        if text != self._time[0]:
-            event = CloudEvent()
-            _set_time(event, text)
-            self._time = (text, event.SerializeToString())
+        event = CloudEvent()
+        _set_time(event, text)
+        self._time = (text, event.SerializeToString())
         return self._time[1]
 
     def _encode_any(self, message: Message) -> bytes:
@@ -135,9 +151,10 @@ def _set_time(event: CloudEvent, text: str) -> None:
     """Set `time` as a timestamp, unless it would come out as another text than the publisher's."""
     value = event.attributes["time"]
     try:
-        value.ce_timestamp.seconds = calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
-        value.ce_timestamp.nanos = int(text[20:23]) * 1_000_000
-    except ValueError:
+        when = datetime.fromisoformat(text)
+        value.ce_timestamp.seconds = calendar.timegm(when.utctimetuple())
+        value.ce_timestamp.nanos = when.microsecond * 1000
+    except (ValueError, OverflowError):
         value.ce_string = text
     if _text(value) != text:
         value.ce_string = text
@@ -147,9 +164,7 @@ def _text(value: CloudEventAttributeValue) -> str:
     """Return an attribute as text, as the CloudEvents type system writes it (CloudEvents 1.0, "Type System")."""
     kind = value.WhichOneof("attr")
     if kind == "ce_timestamp":
-        stamp = value.ce_timestamp
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(stamp.seconds))
-        return f"{text}.{stamp.nanos // 1_000_000:03d}Z"
+        return _rfc3339(value.ce_timestamp.seconds, value.ce_timestamp.nanos)
     if kind == "ce_bytes":
         return base64.b64encode(value.ce_bytes).decode()
     if kind == "ce_boolean":
@@ -157,32 +172,44 @@ def _text(value: CloudEventAttributeValue) -> str:
     return "" if kind is None else str(getattr(value, kind))
 
 
+def _rfc3339(seconds: int, nanos: int) -> str:
+    """Return a timestamp as text, with as many digits as it needs and three at least; "" when it is none."""
+    if not (_YEAR_1 <= seconds < _YEAR_10000 and 0 <= nanos < _SECOND):
+        return ""
+    digits = f"{nanos:09d}"
+    while len(digits) > len("123") and digits.endswith("000"):
+        digits = digits[:-3]
+    day, second = divmod(seconds - _YEAR_1, 86_400)
+    return f"{date.fromordinal(day + 1)}T{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}.{digits}Z"
+
+
 def messages(batch: Batch) -> list[Message]:
     """Return a batch's messages."""
     topic = batch.topic
-    return [Message(topic, _Headers(event), _body(event.event)) for event in batch.events]
-
-
-def _body(event: CloudEvent) -> bytes:
-    return event.binary_data or event.text_data.encode()
+    received = []
+    for event in batch.events:
+        cloud = event.event
+        received.append(Message(topic, _Headers(event, cloud), cloud.binary_data or cloud.text_data.encode()))
+    return received
 
 
 class _Headers(Mapping[str, str]):
     """An event's headers, made when they are asked for; a consumer asks for two of them."""
 
-    __slots__ = ("_all", "_event")
+    __slots__ = ("_all", "_cloud", "_event")
 
-    def __init__(self, event: Event) -> None:
+    def __init__(self, event: Event, cloud: CloudEvent) -> None:
         self._event = event
+        self._cloud = cloud
         self._all: dict[str, str] | None = None
 
     def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
         if self._all is None:
-            if name == CONTENT_TYPE:
-                attributes = self._event.event.attributes
-                return attributes["datacontenttype"].ce_string if "datacontenttype" in attributes else default
             if name == "ce-type":
-                return self._event.event.type or default
+                return self._cloud.type or default
+            if name == CONTENT_TYPE:
+                said = self._cloud.attributes.get("datacontenttype")
+                return default if said is None else said.ce_string or _text(said)
         return self._made().get(name, default)
 
     def _made(self) -> dict[str, str]:
@@ -201,15 +228,22 @@ class _Headers(Mapping[str, str]):
 
 
 def _headers(event: Event) -> dict[str, str]:
+    # What is said twice is said by the field of its own: neither attributes nor metadata can overrule it.
     cloud = event.event
+    headers = {name.lower(): value for name, value in event.metadata.items()}
+    for name in [name for name in headers if name.startswith("ce-") or name == CONTENT_TYPE]:
+        del headers[name]
+    for name, value in cloud.attributes.items():
+        headers[CONTENT_TYPE if name == "datacontenttype" else f"ce-{name.lower()}"] = _text(value)
     required = (
         ("ce-id", cloud.id),
         ("ce-source", cloud.source),
         ("ce-specversion", cloud.spec_version),
         ("ce-type", cloud.type),
     )
-    headers = {name: value for name, value in required if value}
-    for name, value in cloud.attributes.items():
-        headers[CONTENT_TYPE if name == "datacontenttype" else f"ce-{name}"] = _text(value)
-    headers.update(event.metadata)
+    for name, text in required:
+        if text:
+            headers[name] = text
+        else:
+            headers.pop(name, None)
     return headers

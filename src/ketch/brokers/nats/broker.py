@@ -16,7 +16,7 @@ from ...errors import BrokerError, BrokerUnavailable, MessageTooLarge, Subscript
 from .config import Config
 from .envelope import native, unwrap, wrap
 from .subscription import NatsSubscription
-from .wire import Reader, Sink, Writer
+from .wire import Reader, Sink, Writer, round_trip
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -157,10 +157,8 @@ class NatsBroker(Broker):
         self._refusals.clear()
         try:
             driver = await client.subscribe(topic, queue=group or "", cb=_unexpected)
-            subscription.attach(driver, self._sinks)
-            # One round trip in twenty overtakes the refusal (measured with 2.15), a second one doesn't.
-            for _ in range(2):
-                await client.flush(timeout=max(1, round(self._config.timeout)))
+            subscription.attach(client, driver, self._sinks)
+            await round_trip(client, self._config.timeout)
         except (errors.BadSubjectError, ValueError) as error:
             raise SubscriptionRefused(f"{self.location}: {topic} is no subject: {error}") from error
         except (errors.Error, TimeoutError, OSError) as error:
@@ -185,7 +183,7 @@ class NatsBroker(Broker):
         self._sinks.clear()
         if client.is_connected:
             try:
-                await client.flush(timeout=max(1, round(self._config.timeout)))
+                await round_trip(client, self._config.timeout)
             except (errors.Error, TimeoutError, OSError) as error:
                 log.warning("nats: closed before %s had everything: %s", self.location, error)
         await self._disconnect(client)

@@ -10,6 +10,7 @@ from nats import errors
 
 from ...broker import Delivery
 from ...mailbox import Mailbox
+from .wire import round_trip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,8 +36,9 @@ class NatsSubscription(Mailbox):
         self._read = read
         self._driver: Any = None
 
-    def attach(self, driver: Any, sinks: dict[int, Sink]) -> None:
+    def attach(self, client: Any, driver: Any, sinks: dict[int, Sink]) -> None:
         """Take the driver's subscription and its messages."""
+        self._client = client
         self._driver = driver
         self._sinks = sinks
         sinks[driver._id] = self.take  # noqa: SLF001 - the id that messages come with
@@ -52,6 +54,7 @@ class NatsSubscription(Mailbox):
         try:
             async with asyncio.timeout(_DRAIN):
                 await self._driver.drain()
+                await round_trip(self._client, _DRAIN)
         except (errors.Error, TimeoutError, OSError) as error:
             # The server is away, so it sends nothing either.
             log.info("nats: left %s without the server's answer: %s", self.topic, str(error) or "no answer")

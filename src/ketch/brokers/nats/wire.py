@@ -200,3 +200,14 @@ class Reader(Parser):
             reply = fields[3] if len(fields) == (6 if with_headers else 5) else b""
             await self.nc._process_msg(sid, subject, reply, body, raw)  # noqa: SLF001 - as the driver's parser does
         return after
+
+
+async def round_trip(client: Any, timeout: float) -> None:
+    """Return when the server has handled all that was sent so far, and we all that it sent before its answer.
+
+    The driver's `flush` writes its PING past the commands that still wait in its buffer, and then these. So the first
+    one only sees to it that they are written; the second comes after them.
+    """
+    seconds = max(1, round(timeout))  # the driver declares whole seconds
+    for _ in range(2):
+        await client.flush(timeout=seconds)

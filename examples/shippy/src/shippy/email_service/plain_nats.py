@@ -26,7 +26,8 @@ async def listen(url: str) -> None:
     """Send a mail for each `user.created` until SIGTERM."""
     client = await nats.connect(url, max_reconnect_attempts=-1)
     stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await client.subscribe("user.created", cb=send_welcome)
     await client.flush()
     _say("plain NATS client is up: subscribed to user.created")

@@ -32,7 +32,8 @@ async def listen(options: Options) -> None:
             # 2. Subscribe. The group is what the typed variant has as well: instances share the events.
             subscription = await options.broker.subscribe("user.created", group=options.name)
             stopping = asyncio.Event()
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, stopping.set)
             stop = asyncio.create_task(_stop(stopping, subscription))
             log.info("%s is up: subscribed to user.created", options.name)
             try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import sqlite3
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +71,19 @@ async def open_database(url: URL) -> AsyncIterator[Database]:
     engine = create_async_engine(url, **_arguments(url))
     try:
         database = Database(engine)
+        if url.get_backend_name() == "sqlite":
+            async with _mapped(database.location):
+                await asyncio.to_thread(_probe, url.database or "")
         await database.migrate()
         yield database
     finally:
         await engine.dispose()
+
+
+def _probe(path: str) -> None:
+    # aiosqlite's thread outlives a connect that fails, and breaks when the loop ends first; so it is tried without.
+    with contextlib.closing(sqlite3.connect(path, timeout=_TIMEOUT)) as connection:
+        connection.execute("PRAGMA schema_version")
 
 
 def _upgrade(connection: Connection) -> None:
@@ -97,7 +109,7 @@ async def _mapped(location: str) -> AsyncIterator[None]:
         yield
     except IntegrityError:
         raise
-    except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
+    except (DBAPIError, PoolTimeout, sqlite3.Error, OSError, TimeoutError) as error:
         # The driver's own words stay in the chain, for the log: they may name hosts and users.
         raise Unavailable(f"the database {location} can't be used: {_reason(error)}; is it running?") from error
 

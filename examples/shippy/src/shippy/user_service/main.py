@@ -49,6 +49,7 @@ async def open_users() -> AsyncIterator[None]:
             await stack.enter_async_context(outbox.relaying())
         passwords = await stack.enter_async_context(Passwords())
         users.open(store, passwords, Tokens(config.jwt_key), announce)
+        stack.push_async_callback(users.close)
         log.info("users are kept in %s", database.location)
         yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ketch import NotFound, Unauthenticated
@@ -17,6 +18,7 @@ from ..user.v1.user_pb2 import (
     GetRequest,
     GetResponse,
     Token,
+    User,
     ValidateTokenRequest,
     ValidateTokenResponse,
 )
@@ -38,14 +40,26 @@ class Users(UserService):
         self._passwords = passwords
         self._tokens = tokens
         self._announce = announce
+        self._storing: set[asyncio.Task[User]] = set()
+
+    async def close(self) -> None:
+        """Wait for users who are being stored, though their callers have gone."""
+        await asyncio.gather(*self._storing, return_exceptions=True)  # each caller was told, if still there
 
     async def create(self, request: CreateRequest, /) -> CreateResponse:
         """Store a new user, then announce it."""
         check_user(request)
         hashed = await self._passwords.hash(request.password)
+        # A caller who gives up in between must not leave a user behind whom nobody was told of.
+        storing = asyncio.create_task(self._store_and_announce(request, hashed))
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+        return CreateResponse(user=await asyncio.shield(storing))
+
+    async def _store_and_announce(self, request: CreateRequest, hashed: str) -> User:
         user = await self._store.add(request.name, request.company, request.email, hashed)
         await self._announce(user)
-        return CreateResponse(user=user)
+        return user
 
     async def get(self, request: GetRequest, /) -> GetResponse:
         """Return one user."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from . import frames
 from .compression import NO_TABLE
-from .frames import DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, MAX_31
+from .frames import DATA, END_STREAM, HEAD, MAX_31
 from .settings import DEFAULT_FRAME, DEFAULT_WINDOW
 
 if TYPE_CHECKING:
@@ -229,9 +229,6 @@ class Sender(Generic[_Stream]):
 
     def headers(self, stream_id: int, block: bytes, *, end: bool) -> bytes:
         """Return a header block as frames of a size that the peer takes, to be sent at once."""
-        size = len(block)
-        if size <= DEFAULT_FRAME and not self.shrink_table:
-            return HEAD.pack(0, size, HEADERS, END_HEADERS | END_STREAM if end else END_HEADERS, stream_id) + block
         if self.shrink_table:
             self.shrink_table = False
             block = NO_TABLE + block

@@ -69,7 +69,7 @@ class ClientWire(Caller):
         if deadline is not None:
             self.deadlines.watch(deadline)
         connection = self.connection
-        connection.attach(call)
+        connection.streams.attach(call)
         connection.sender.message(call, connection.headers(call, block), message, end=True)
         return call
 
@@ -87,7 +87,7 @@ class ClientWire(Caller):
         if deadline is not None:
             self.deadlines.watch(deadline)
         connection = self.connection
-        connection.attach(call)
+        connection.streams.attach(call)
         connection.sender.write(connection.headers(call, block))
         return call
 

@@ -18,7 +18,7 @@ from . import frames, settings
 from .codes import ErrorCode, name_of
 from .compression import Decoder
 from .control import Control
-from .frames import END_STREAM, MAX_31, PADDED
+from .frames import END_HEADERS, END_STREAM, HEAD, HEADERS, MAX_31, PADDED
 from .headers import request_problem, response_problem, trailer_problem
 from .limits import Limits
 from .reader import UNKNOWN, Reader, unpad
@@ -111,10 +111,16 @@ class Connection:
 
     def headers(self, stream: Stream, block: bytes) -> bytes:
         """Return the frames of a header block, to be sent at once."""
+        size = len(block)
+        if size <= settings.DEFAULT_FRAME and not self.sender.shrink_table:
+            return HEAD.pack(0, size, HEADERS, END_HEADERS, stream.id) + block
         return self.sender.headers(stream.id, block, end=False)
 
     def trailers(self, stream: Stream, block: bytes) -> bytes:
         """Return the frames of trailers, to be sent at once or after what is pending."""
+        size = len(block)
+        if size <= settings.DEFAULT_FRAME and not self.sender.shrink_table:
+            return HEAD.pack(0, size, HEADERS, END_HEADERS | END_STREAM, stream.id) + block
         return self.sender.headers(stream.id, block, end=True)
 
     def end(self, stream: Stream, block: bytes) -> None:

@@ -18,7 +18,7 @@ class Limits:
 
     Attributes:
         max_streams: streams that the peer may have open at a time.
-        max_frame: largest frame that we accept, in bytes.
+        max_frame: largest frame that we accept, in bytes; only DATA may be larger than `max_header_block`.
         max_header_list: largest header list that we accept, in bytes as RFC 7541 section 4.1 counts them.
         max_header_block: largest encoded header block, in bytes over all its frames.
         max_continuations: frames that one header block may come in.
@@ -29,7 +29,7 @@ class Limits:
     """
 
     max_streams: int = 1000
-    max_frame: int = 65_536
+    max_frame: int = 262_144
     max_header_list: int = 16_384
     max_header_block: int = 65_536
     max_continuations: int = 32

@@ -1,6 +1,7 @@
 """Bytes to frames: preface, frame sizes, padding, and header blocks that come in several frames.
 
-However the bytes are cut, the same frames come out.
+However the bytes are cut, the same frames come out; only of a large DATA frame the pieces are passed on as they come,
+for nothing is gained by putting them together first.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .frames import (
     SETTINGS,
     word,
 )
+from .settings import DEFAULT_FRAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,6 +52,7 @@ class Reader:
         self, limits: Limits, *, preface: bool, on_data: OnFrame, on_block: OnBlock, others: Mapping[int, OnFrame]
     ) -> None:
         self._limits = limits
+        self._largest = min(limits.max_frame, limits.max_header_block)
         self._preface = preface
         self._first = True
         self._rest = b""
@@ -61,6 +64,10 @@ class Reader:
         self._ends = False
         self._looped = False
         self._pieces: list[bytes] = []
+        # A DATA frame of which pieces were passed on: the bytes to come, its flags and stream.
+        self._due = 0
+        self._flags = 0
+        self._stream_id = 0
         self._stopped = False
 
     def stop(self) -> None:
@@ -74,14 +81,12 @@ class Reader:
         Raises:
             ProtocolError: from here or from whoever was called; the connection has to end.
         """
-        if self._rest:
-            data = self._rest + data
-        if self._preface:
-            data = self._skip_preface(data)
-            if self._preface:
-                return
+        if self._due:
+            data = self._go_on(data)
+        if self._rest or self._preface:
+            data = self._join(data)
         at, end = 0, len(data)
-        unpack, largest = HEAD.unpack_from, self._limits.max_frame
+        unpack, largest = HEAD.unpack_from, self._largest
         on_data, on_block = self._on_data, self._on_block
         while end - at >= HEAD_SIZE and not self._stopped:
             high, low, kind, flags, stream_id = unpack(data, at)
@@ -90,6 +95,7 @@ class Reader:
                 self._check_start(size, kind, flags)
             stop = at + HEAD_SIZE + size
             if stop > end:
+                at = self._start(data, at)
                 break
             payload = data[at + HEAD_SIZE : stop]
             at = stop
@@ -101,7 +107,31 @@ class Reader:
                 on_block(stream_id & MAX_31, payload, flags & END_STREAM == END_STREAM, False)  # noqa: FBT003 - see OnBlock
             else:
                 self._other(kind, flags, stream_id & MAX_31, payload)
-        self._rest = b"" if self._stopped else data[at:]
+        if not self._stopped and (at or not self._rest):
+            self._rest = data[at:]
+
+    def _start(self, data: bytes, at: int) -> int:
+        """Pass on what came of a large DATA frame; return where to go on reading."""
+        high, low, kind, flags, stream_id = HEAD.unpack_from(data, at)
+        size = high << 16 | low
+        if size <= DEFAULT_FRAME or kind != DATA or flags & PADDED or self._open:
+            return at
+        self._due, self._flags, self._stream_id = size, flags, stream_id & MAX_31
+        self._go_on(data[at + HEAD_SIZE :])
+        return len(data)
+
+    def _go_on(self, data: bytes) -> bytes:
+        """Pass on a piece of a DATA frame and return what comes after it."""
+        piece = data[: self._due]
+        self._due -= len(piece)
+        if piece:
+            self._on_data(self._flags & ~END_STREAM if self._due else self._flags, self._stream_id, piece)
+        return data[len(piece) :]
+
+    def _join(self, data: bytes) -> bytes:
+        """Return what is to be read, with what was left the last time; nothing before the preface is complete."""
+        data, self._rest = self._rest + data, b""
+        return self._skip_preface(data) if self._preface else data
 
     def _skip_preface(self, data: bytes) -> bytes:
         if data[: len(PREFACE)] != PREFACE[: len(data)]:
@@ -110,13 +140,12 @@ class Reader:
             self._rest = data
             return b""
         self._preface = False
-        self._rest = b""
         return data[len(PREFACE) :]
 
     def _check_start(self, size: int, kind: int, flags: int) -> None:
         if self._first and (kind != SETTINGS or flags & ACK):
             raise ProtocolError("not HTTP/2: it did not start with SETTINGS", ErrorCode.PROTOCOL_ERROR)
-        if size > self._limits.max_frame:
+        if size > (self._limits.max_frame if kind == DATA else self._largest):
             raise ProtocolError(f"frame of {size} bytes", ErrorCode.FRAME_SIZE_ERROR)
         self._first = False
 

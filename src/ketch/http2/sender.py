@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from . import frames
 from .compression import NO_TABLE
-from .frames import DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, MAX_31
+from .frames import DATA, END_STREAM, HEAD, MAX_31
 from .settings import DEFAULT_FRAME, DEFAULT_WINDOW
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Sender(Generic[_Stream]):
     """
 
     def __init__(self, wake: Callable[[], None], hurry: Callable[[], None], ended: Callable[[_Stream], None]) -> None:
-        self.out: list[bytes] = []
+        self.out: list[bytes | memoryview] = []
         self.window = DEFAULT_WINDOW
         self.max_frame = DEFAULT_FRAME
         self.shrink_table = False
@@ -162,7 +162,7 @@ class Sender(Generic[_Stream]):
         pending.at += size
         self.out += (
             HEAD.pack(size >> 16, size & 0xFFFF, DATA, END_STREAM if end else 0, stream.id),
-            bytes(piece),
+            piece,
         )
         if self._asleep:
             self._asleep = False
@@ -229,9 +229,6 @@ class Sender(Generic[_Stream]):
 
     def headers(self, stream_id: int, block: bytes, *, end: bool) -> bytes:
         """Return a header block as frames of a size that the peer takes, to be sent at once."""
-        size = len(block)
-        if size <= DEFAULT_FRAME and not self.shrink_table:
-            return HEAD.pack(0, size, HEADERS, END_HEADERS | END_STREAM if end else END_HEADERS, stream_id) + block
         if self.shrink_table:
             self.shrink_table = False
             block = NO_TABLE + block

@@ -66,7 +66,10 @@ class Stream(Outgoing):
     )
 
     def __init__(self, connection: Link, stream_id: int = 0) -> None:
-        Outgoing.__init__(self, stream_id, connection.peer.initial_window_size)
+        # What `Outgoing.__init__` does: one call less for each stream.
+        self.id = stream_id
+        self.send_window = connection.peer.initial_window_size
+        self.pending = None
         self.connection = connection
         self.closed = False
         self.sent_end = False

@@ -142,7 +142,8 @@ class Streams(dict[int, Stream]):
     def _forget(self, stream: Stream) -> None:
         stream.closed = True
         self.pop(stream.id, None)
-        self.spare += stream.window - self._limits.stream_window
+        if stream.opened >= 0:  # else its window has never changed
+            self.spare += stream.window - self._limits.stream_window
         if stream.pending is not None:
             self.sender.forget(stream)
         if self.watched:

@@ -194,3 +194,16 @@ def test_the_connections_window_grows_where_data_comes_fast(make_side):
     assert updates(server.take(), 0) == 5 * 16_384 + 131_072
     server.connection.receive(b"".join(frame(DATA, 0, 1, bytes(16_384)) for _ in range(9)))
     assert updates(server.take(), 0) == 9 * 16_384
+
+
+def test_the_pieces_of_a_large_frame_are_heard_as_they_come(server):
+    server.connection.receive(OPEN)
+    whole = frame(DATA, END_STREAM, 1, bytes(range(250)) * 200)
+    for at in range(0, len(whole), 9_999):
+        server.connection.receive(whole[at : at + 9_999])
+    heard = [(payload, end) for _, what, payload, end in server.log if what == "data"]
+    assert b"".join(payload for payload, _ in heard) == bytes(range(250)) * 200
+    assert [end for _, end in heard] == [False] * (len(heard) - 1) + [True]
+    assert len(heard) > 1
+    server.connection.receive(frame(HEADERS, END_HEADERS, 3, BLOCK))
+    assert 3 in server.connection.streams

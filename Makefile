@@ -48,6 +48,7 @@ bench: $(STAMP) ## Figures as ratios against peers that run beside us: events, c
 	@$(PIP) install -c constraints.txt --group bench
 	@$(BIN)/python benchmarks/startup.py
 	@$(BIN)/python benchmarks/rpc.py
+	@$(BIN)/python benchmarks/streams.py
 	@$(BIN)/python benchmarks/events.py
 
 format: $(STAMP) ## Format the code and mend what lint can mend

@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo user-service email-service user-cli consignment-service test check format bench interop generate clean
+.PHONY: help install demo user-service email-service user-cli consignment-service test check format bench generate clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %s\n       %s\n", $$1, $$2}'

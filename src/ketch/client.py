@@ -53,6 +53,7 @@ class Client(Caller):
         self._coders: dict[Method[Any, Any], tuple[Encode, Decode, str]] = {}
         self._stack = AsyncExitStack()
         self._broker_open = False
+        self._opening = asyncio.Lock()
         self._running = False
 
     @classmethod
@@ -91,10 +92,11 @@ class Client(Caller):
             BrokerUnavailable: it can't be reached.
         """
         self._check_running()
-        if not self._broker_open:
-            self._broker_open = True
-            self._stack.push_async_callback(self.options.broker.close)
-            await self.options.broker.open(self.options.site())
+        async with self._opening:
+            if not self._broker_open:
+                await self.options.broker.open(self.options.site())
+                self._stack.push_async_callback(self.options.broker.close)
+                self._broker_open = True
 
     async def publisher(self, topic: Topic[T]) -> Publisher[T]:
         """Return a publisher; the broker is connected at the first.
@@ -225,6 +227,7 @@ class Client(Caller):
     async def start(self) -> None:
         """Begin, with plugins that are open already: a service's own client is started so."""
         self._running = True
+        self._opening = asyncio.Lock()
         self._stack.push_async_callback(self._close_channels)
         self._stack.push_async_callback(self._directory.close)
         self._pruning = asyncio.create_task(self._prune(), name="ketch client pruning")

@@ -137,28 +137,31 @@ class Consumer(Generic[T]):
     async def drain(self, grace: float) -> None:
         """Let handlers finish what was taken, for at most `grace` seconds; then cancel them. `stop` comes before."""
         _, late = await asyncio.wait(self._workers, timeout=grace) if self._workers else (None, set())
-        for worker in late:
-            worker.cancel()
         if late:
             left = len(self._pending) + len(late)
             log.warning(
                 "%s: %d events of %s were not handled within the grace period", self.name, left, self.topic.name
             )
-            _, stuck = await asyncio.wait(late, timeout=_CANCEL)
-            if stuck:
-                log.error("%s: the handler doesn't let itself be cancelled and is left behind", self.name)
-                self._workers = [worker for worker in self._workers if worker not in stuck]
+            await self._cancel_workers()
         if self._settled:
             await self._flush()
 
     async def close(self) -> None:
         """Give up the subscription. Closing twice is no error."""
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)  # `wait` has raised what they raised
-        self._workers = []
+        self._stopping = True
+        await self._cancel_workers()
         self._pending.clear()
         await self._subscription.close()
+
+    async def _cancel_workers(self) -> None:
+        """Cancel the workers; what they raised before, `wait` has told. One that resists is left behind, loudly."""
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.cancel()
+        if workers:
+            _, stuck = await asyncio.wait(workers, timeout=_CANCEL)
+            if stuck:
+                log.error("%s: the handler doesn't let itself be cancelled and is left behind", self.name)
 
     async def _work(self) -> None:
         pending, invoke, settles, done = self._pending, self._invoke, self._settles, Outcome.DONE
@@ -177,6 +180,8 @@ class Consumer(Generic[T]):
                 outcome = self._failure(delivery, error)
             if settles:
                 await self._settle(delivery, outcome)
+            if self._stopping and _cancelled():
+                return  # the handler went on to its end all the same; there is no time for another event
             turn += 1
             if turn == _TURN:
                 turn = 0

@@ -73,7 +73,9 @@ class Directory:
             await self._forget(service)
 
     async def _forget(self, service: str) -> None:
-        watch, first = self._watches.pop(service), self._first.pop(service)
+        watch, first = self._watches.pop(service, None), self._first.pop(service, None)
+        if watch is None or first is None:
+            return  # another one was quicker
         self._known.pop(service, None)
         if not first.done():
             first.set_exception(NotRunning("closed while it was looked up"))
@@ -97,6 +99,12 @@ class Directory:
                     first.set_exception(error)
                     return
                 log.warning("%s: going on with the instances known: %s", service, error)
+            except Exception as error:
+                # A plugin with a bug; silence would leave us with what we know for ever.
+                log.exception("%s: the registry's watch failed", service)
+                if not first.done():
+                    first.set_exception(RegistryError(f"its watch failed: {error}"))
+                    return
             await asyncio.sleep(pause)
             pause = min(pause * 2, 10.0)
 

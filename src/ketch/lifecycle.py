@@ -85,7 +85,7 @@ class Lifecycle:
     async def __aexit__(self, *_: object) -> None:
         if self._watch is not None:
             self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)  # `wait` has raised what it raised
+            await asyncio.gather(self._watch, return_exceptions=True)  # logged when it happened, and raised by `wait`
         await self._stack.aclose()
 
     async def _start(self, stack: AsyncExitStack) -> None:
@@ -132,16 +132,24 @@ class Lifecycle:
         draining = [self._finish(consumer, grace) for consumer in self._started]
         if self._listener is not None:
             draining.append(self._listener.stop(grace))
-        await asyncio.gather(*draining)
+        # Each is seen through whatever becomes of the others: their handlers are still within their grace.
+        for result in await asyncio.gather(*draining, return_exceptions=True):
+            if isinstance(result, BaseException):
+                log.error("%s: a part of it did not stop as it should", self.options.name, exc_info=result)
 
     async def _finish(self, consumer: Consumer[Any], grace: float) -> None:
+        try:
+            await self._leave(consumer)
+            await consumer.drain(grace)
+        finally:
+            await consumer.close()
+
+    async def _leave(self, consumer: Consumer[Any]) -> None:
         try:
             await consumer.stop()
         except KetchError as error:
             # The handlers' work in hand matters more than a goodbye that nobody heard.
             log.warning("%s: leaving %s failed: %s", self.options.name, consumer.topic.name, error)
-        await consumer.drain(grace)
-        await consumer.close()
 
     async def _deregister(self, instance: Instance) -> None:
         try:
@@ -154,6 +162,9 @@ class Lifecycle:
         watched.append(asyncio.ensure_future(self._look_for_hangs()))
         try:
             await asyncio.gather(*watched)
+        except Exception as error:
+            log.critical("%s is deaf: %s", self.options.name, error)
+            raise
         finally:
             for task in watched:
                 task.cancel()

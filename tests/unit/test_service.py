@@ -219,6 +219,91 @@ async def test_a_handler_that_will_not_be_cancelled_does_not_stop_the_stop(caplo
     release.set()
 
 
+async def test_after_the_grace_period_no_further_event_is_begun():
+    service = Service("email")
+    started, begun = asyncio.Event(), []
+
+    @service.subscribe(user_created)
+    async def welcome(user: User) -> None:
+        begun.append(user.name)
+        started.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async with testing.run(service, shutdown_grace=0.05) as app:
+        publisher = await app.publisher(user_created)
+        for name in ("first", "second", "third"):
+            await publisher.publish(User(name))
+        await asyncio.wait_for(started.wait(), 5)
+    assert begun == ["first"]
+
+
+async def test_a_stop_that_is_cancelled_leaves_no_handler_behind():
+    service = Service("email")
+    started, ended = asyncio.Event(), []
+
+    @service.subscribe(user_created)
+    async def welcome(user: User) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(user.name)
+
+    async def live():
+        async with testing.run(service, shutdown_grace=60) as app:
+            await app.publish(user_created, User("Ada"))
+            await asyncio.wait_for(started.wait(), 5)
+            going.set()
+
+    going = asyncio.Event()
+    living = asyncio.create_task(live())
+    await asyncio.wait_for(going.wait(), 5)
+    await asyncio.sleep(0.05)  # it drains now
+    living.cancel()
+    await asyncio.wait({living}, timeout=5)
+    assert ended == ["Ada"]
+
+
+class OneBadClose(MemoryBroker):
+    """A broker whose first subscription can't be closed."""
+
+    async def subscribe(self, topic, *, group):
+        subscription = await super().subscribe(topic, group=group)
+        if topic == "user.deleted":
+
+            async def close():
+                raise BrokerError("it can't be closed")
+
+            subscription.close = close
+        return subscription
+
+
+async def test_one_subscription_that_cannot_be_closed_does_not_cut_the_others_short(caplog):
+    service = Service("email")
+    created = service.publisher(Topic("done", User))
+    trigger = service.publisher(user_created)
+    started, published = asyncio.Event(), []
+
+    @service.subscribe(user_deleted)
+    async def quick(user: User) -> None: ...
+
+    @service.subscribe(user_created)
+    async def slow(user: User) -> None:
+        started.set()
+        await asyncio.sleep(0.3)
+        await created.publish(user)
+        published.append(user.name)
+
+    broker = OneBadClose("bad-close")
+    async with testing.run(service, broker=broker):
+        await trigger.publish(User("Ada"))
+        await asyncio.wait_for(started.wait(), 5)
+        broker._mailboxes.clear()  # its own close would meet the same error; this test is about the service
+    assert published == ["Ada"]
+    assert "it can't be closed" in caplog.text
+
+
 async def test_the_same_service_starts_again():
     service = Service("email")
     got: asyncio.Queue[str] = asyncio.Queue()
@@ -464,7 +549,7 @@ class LosingBroker(MemoryBroker):
         return subscription
 
 
-async def test_a_lost_subscription_is_raised_to_whoever_waits_for_the_service():
+async def test_a_lost_subscription_is_logged_and_raised_to_whoever_waits_for_the_service(caplog):
     service = Service("email")
     broker = LosingBroker()
 
@@ -475,6 +560,7 @@ async def test_a_lost_subscription_is_raised_to_whoever_waits_for_the_service():
         broker.lose.set()
         with pytest.raises(BrokerError, match="is gone"):
             await asyncio.wait_for(service.wait(), 5)
+    assert "email is deaf: the subscription is gone" in caplog.text
 
 
 async def test_a_broker_that_is_away_is_a_failed_start():

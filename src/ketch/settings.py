@@ -209,7 +209,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add_flags(parser)
     flags, unknown = parser.parse_known_args(argv)
     if unknown:
-        name = unknown[0].partition("=")[0]
+        # Of what is no flag, little is shown: it may be a URL with a password.
+        name = unknown[0].partition("=")[0] if unknown[0].startswith("-") else unknown[0].partition(":")[0][:20]
         raise ConfigurationError(
             f"unknown argument {name}{suggest(name, [s.flag for s in KNOWN])}; --help lists them all"
         )

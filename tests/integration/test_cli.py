@@ -280,3 +280,35 @@ def test_help_names_every_command(ask):
     assert code == 0
     for command in ("run", "call", "publish", "tail", "services", "topics", "generate", "plugins", "config"):
         assert f"\n    {command} " in output
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["publish", "bad topic", "{}"], "no topic name"),
+        (["publish", "greeted", "{}", "--count", "-1"], "--count"),
+        (["call", "a.B/C", "{}", "--metadata", "bad name=1"], "no header name"),
+        (["call", "a.B/C", "[" * 50_000], "the body is no JSON"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_exit_code_two(ask, args, said):
+    assert_failed(ask(*args), 2, said)
+
+
+def test_a_peer_cannot_steer_the_terminal(ketch, ask, folder):
+    source = (folder / "greeter.py").read_text()
+    (folder / "greeter.py").write_text(source.replace('"nobody to greet"', r'"red \x1b[31m and \x9b31m"'))
+    until(ketch("run", "greeter:service"), "is up")
+    for body in ('""', r'"\u001b[31m\u009b\u202e"'):
+        _, output = ask("call", "greet.v1.Greeter/Greet", body)
+        assert not {"\x1b", "\x9b", "\u202e"} & set(output)
+
+
+def test_tail_outlives_an_event_that_is_nested_beyond_reason(ketch, ask):
+    tail = ketch("tail", "greeted", "--count", "2")
+    until(tail, "Listening")
+    for body in ("[" * 100_000, "after"):
+        ask("publish", "greeted", "-", "--content-type", "application/json; nested", stdin=body)
+    output, _ = tail.communicate(timeout=20)
+    assert tail.returncode == 0
+    assert "100000 bytes" in output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from .. import settings
 from ..codec import JSON
 from ..directory import Directory
 from ..errors import ConfigurationError, Unavailable
+from ..message import own_metadata
 from ..options import Options, build
 from .output import body, checked_json, pairs, pretty
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _call(options: Options, contract: str, path: str, request: bytes, arguments: argparse.Namespace) -> None:
     timeout = options.request_timeout if arguments.timeout is None else arguments.timeout
-    metadata = {name.lower(): value for name, value in pairs(arguments.metadata).items()}
+    metadata = dict(own_metadata(pairs(arguments.metadata)))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(options.transport)
         address = arguments.address or await _find(options, arguments.service or contract, stack)
@@ -78,6 +78,6 @@ async def _print_stream(channel: Channel, path: str, request: bytes, metadata: d
         await stream.send(request)
         await stream.end()
         while (reply := await stream.receive()) is not None:
-            print(json.dumps(json.loads(reply), ensure_ascii=False), flush=True)
+            print(pretty(reply, indent=None), flush=True)
     finally:
         stream.cancel()

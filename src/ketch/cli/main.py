@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, KetchError, StatusError
 from ..settings import arguments as own_arguments
+from .output import safe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,5 +65,6 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"ketch: {text}", file=sys.stderr)
+    # What a peer says is part of it, so it must not steer the terminal; a trace of the user's own has several lines.
+    print("\n".join(map(safe, f"ketch: {text}".split("\n"))), file=sys.stderr)
     return code

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, Internal
 
 #: Largest body read from standard input, in bytes.
 _MAX_INPUT = 64 * 1024 * 1024
@@ -33,7 +33,7 @@ def checked_json(data: bytes) -> bytes:
     """
     try:
         json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"the body is no JSON: {error}") from error
     return data
 
@@ -56,6 +56,22 @@ def safe(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def pretty(data: bytes) -> str:
-    """Return JSON bytes indented, for people; non-ASCII letters stay, control characters are escaped by JSON."""
-    return json.dumps(json.loads(data), indent=2, ensure_ascii=False)
+def pretty(data: bytes, indent: int | None = 2) -> str:
+    """Return JSON from elsewhere for people: letters of all languages stay, what could steer a terminal is escaped.
+
+    Raises:
+        Internal: it isn't JSON.
+    """
+    try:
+        text = json.dumps(json.loads(data), indent=indent, ensure_ascii=False)
+    except (ValueError, RecursionError) as error:
+        raise Internal(f"the reply is no JSON: {error}") from error
+    return "\n".join(map(safe, text.split("\n")))
+
+
+def positive(text: str) -> int:
+    """Read a number from 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number

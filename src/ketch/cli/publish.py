@@ -10,7 +10,8 @@ from .. import settings
 from ..codec import JSON
 from ..message import Message, event_headers, own_metadata, stamp
 from ..options import Options, build
-from .output import body, checked_json, pairs
+from ..topic import Topic
+from .output import body, checked_json, pairs, positive
 
 if TYPE_CHECKING:
     import argparse
@@ -25,13 +26,14 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--content-type", default=JSON, help="what the body is (default: %(default)s)")
     add("--type", default="", help="the event's ce-type, such as shippy.user.v1.User (default: the topic)")
     add("--metadata", action="append", default=[], metavar="NAME=VALUE", help="send along; repeatable")
-    add("--count", type=int, default=1, help="how many times, each as an event of its own (default: 1)")
+    add("--count", type=positive, default=1, help="how many times, each as an event of its own (default: 1)")
     settings.add_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Publish, and return when the broker has it."""
+    Topic(arguments.topic, dict)  # refuses what is no topic's name
     payload = body(arguments.body)
     if arguments.content_type == JSON:
         checked_json(payload)

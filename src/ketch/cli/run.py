@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import settings
 from ..errors import ConfigurationError
+from .output import positive
 from .supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add = parser.add_argument
     add("service", metavar="MODULE:SERVICE", help="such as shop_service:service")
     add("--app-dir", type=Path, default=Path(), metavar="DIR", help="where the module is (default: here)")
-    add("--workers", "-w", type=_positive, metavar="N", help="run N processes, and restart those that die")
+    add("--workers", "-w", type=positive, metavar="N", help="run N processes, and restart those that die")
     add("--reload", "-r", action="store_true", help="restart when a .py file changes")
     add(
         "--reload-dir",
@@ -96,10 +97,3 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
         if value is not None:
             flags += [f"{setting.flag}={value}"]
     return flags
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number

@@ -47,7 +47,7 @@ class Show:
         if JSON in content_type or (not content_type and body.startswith(b"{")):
             try:
                 return json.loads(body)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return _excerpt(body)
         if self._message_class is not None:
             return self._decoded(body)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import settings
 from ..logs import configure
 from ..options import Options, build
+from .output import positive
 from .show import Show
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add = parser.add_argument
     add("topic")
     add("--group", help="share the events with a group instead of seeing them all: takes them away from its members")
-    add("--count", type=int, help="end after so many events")
+    add("--count", type=positive, help="end after so many events")
     add("--type", default="", metavar="MODULE:CLASS", help="a protobuf class to decode bodies with")
     add("--json", action="store_true", help="one JSON object a line")
     settings.add_flags(parser)

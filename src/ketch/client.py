@@ -61,7 +61,7 @@ class Client(Caller):
         cls,
         args: Sequence[str] | argparse.Namespace = (),
         *,
-        name: str = "ketch.client",
+        name: str | None = None,
         environ: Mapping[str, str] | None = None,
         middleware: Sequence[Middleware] = (),
         **pinned: Any,
@@ -70,7 +70,7 @@ class Client(Caller):
 
         Args:
             args: arguments without the program's name, or the namespace of a parser that `add_flags` was applied to.
-            name: what the tool is called in the events that it publishes.
+            name: what the tool is called in the events that it publishes; by default what `MICRO_SERVER_NAME` says.
             environ: instead of this process's environment.
             middleware: around each call and each published event.
             pinned: `broker`, `registry`, `transport`, … that code decides.

@@ -67,13 +67,13 @@ class Plugins:
         return self.load(kind, url.name).from_url(url)
 
 
-def locate(kind: str, setting: str, address: str) -> Url:
+def locate(kind: str, setting: str | Url, address: str) -> Url:
     """Merge a plugin's setting (`nats` or `nats://host?option=1`) with its separate address.
 
     Raises:
         ConfigurationError: the two name different places.
     """
-    url = Url.parse(setting)
+    url = Url.parse(setting) if isinstance(setting, str) else setting
     if not address:
         return url
     if "://" in address:

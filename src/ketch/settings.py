@@ -10,7 +10,7 @@ import argparse
 import difflib
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import ConfigurationError
@@ -54,6 +54,17 @@ def _positive(text: str) -> float:
     return number
 
 
+def _address(text: str) -> str:
+    """`host:port`, `[::1]:port` or `unix:/path`."""
+    host, _, port = text.rpartition(":")
+    if not text.startswith("unix:") and not (host and port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
+        raise ValueError(text)
+    return text
+
+
+_MAX_PORT = 65535
+
+
 def _labels(text: str) -> dict[str, str]:
     """`zone=a,tier=gold`."""
     pairs = [item.partition("=") for item in text.split(",") if item]
@@ -77,10 +88,12 @@ KNOWN = (
     Setting("transport", "grpc", "carries calls: a plugin's name or URL"),
     Setting("transport_address", "", "where the transport's backend is, if it has one"),
     Setting("selector", "round_robin", "picks the instance a call goes to: round_robin or random"),
-    Setting("server_name", "ketch", "the service's name"),
+    Setting("server_name", "ketch", "the name of a program that doesn't name itself; a Service always does"),
     Setting("server_version", "latest", "the service's version"),
     Setting("server_id", "", "the instance's id; a fresh one if empty"),
-    Setting("server_address", "127.0.0.1:0", "what to listen on: host:port (port 0: a free one) or unix:/path"),
+    Setting(
+        "server_address", "127.0.0.1:0", "what to listen on: host:port (port 0: a free one) or unix:/path", _address
+    ),
     Setting("server_advertise", "", "the address others are told, if not the one listened on"),
     Setting("server_metadata", "", "labels of this instance: key=value,key=value", _labels),
     Setting("client_request_timeout", "5s", "how long a call may take unless its caller says otherwise", _seconds),
@@ -137,6 +150,7 @@ class Settings:
     values: Mapping[str, Any]
     sources: Mapping[str, str]
     runtime_directory: str = ""
+    beaten: Mapping[str, str] = field(default_factory=dict)  #: what the environment says where a flag says otherwise
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -166,7 +180,8 @@ def read(argv: Sequence[str] | argparse.Namespace | None = None, environ: Mappin
             values[setting.name] = setting.parse(text)
         except ValueError:
             raise ConfigurationError(f"{where}: {text!r} is no valid {setting.name}: {setting.help}") from None
-    return Settings(values, sources, environ.get("XDG_RUNTIME_DIR", ""))
+    beaten = {s.name: text for s in KNOWN if sources[s.name] == s.flag and (text := _find_variable(s, environ)[0])}
+    return Settings(values, sources, environ.get("XDG_RUNTIME_DIR", ""), beaten)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -191,10 +206,15 @@ def _find(setting: Setting, flags: argparse.Namespace, environ: Mapping[str, str
     flag = getattr(flags, setting.name, None)
     if flag is not None:
         return flag, setting.flag
+    text, variable = _find_variable(setting, environ)
+    return (text, variable) if text else (setting.default, "default")
+
+
+def _find_variable(setting: Setting, environ: Mapping[str, str]) -> tuple[str, str]:
     for variable in (setting.variable, *(alias for alias, name in _ALIASES.items() if name == setting.name)):
         if text := environ.get(variable, ""):
             return text, variable
-    return setting.default, "default"
+    return "", ""
 
 
 class _Parser(argparse.ArgumentParser):

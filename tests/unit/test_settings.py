@@ -41,7 +41,8 @@ def test_an_empty_variable_counts_as_none():
 
 @pytest.mark.parametrize("setting", KNOWN, ids=lambda setting: setting.name)
 def test_each_setting_has_a_flag_and_a_variable(setting):
-    text = {"server_metadata": "zone=a", "log_level": "debug"}.get(setting.name, "7")
+    special = {"server_metadata": "zone=a", "log_level": "debug", "server_address": "127.0.0.1:7"}
+    text = special.get(setting.name, "7")
     by_flag, by_variable = read(f"{setting.flag}={text}"), read(**{setting.variable: text})
     assert by_flag[setting.name] == by_variable[setting.name] == setting.parse(text)
 
@@ -69,6 +70,8 @@ def test_durations_are_read_as_go_micro_writes_them(text, seconds):
         ([], {"MICRO_SHUTDOWN_GRACE": "inf"}, "no valid"),
         ([], {"MICRO_LOG_LEVEL": "LOUD"}, "no valid log_level"),
         ([], {"MICRO_SERVER_METADATA": "zone"}, "no valid server_metadata"),
+        (["--server-address", "foo"], {}, "no valid server_address"),
+        (["--server-address", "127.0.0.1:99999"], {}, "no valid server_address"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_name(argv, environ, said):
@@ -96,3 +99,52 @@ def test_a_programs_own_parser_takes_ketchs_flags_along():
 
 def test_a_clients_arguments_are_empty_unless_it_is_given_some():
     assert Client.from_env(environ={}).options.broker.name == "direct"
+
+
+NATS = {"MICRO_BROKER": "nats", "MICRO_BROKER_ADDRESS": "10.0.0.1:4222"}
+
+
+@pytest.mark.parametrize(
+    ("code", "argv", "environ", "name", "location"),
+    [
+        (None, [], NATS, "nats", "nats://10.0.0.1:4222"),
+        (None, ["--broker", "nats"], NATS, "nats", "nats://10.0.0.1:4222"),
+        (None, ["--broker", "nats"], {"MICRO_BROKER_ADDRESS": "10.0.0.1:4222"}, "nats", "nats://10.0.0.1:4222"),
+        (None, ["--broker", "nats://10.9.9.9:4222"], NATS, "nats", "nats://10.9.9.9:4222"),
+        (None, ["--broker", "memory"], NATS, "memory", ""),
+        (None, ["--broker-address", "10.9.9.9:4222"], NATS, "nats", "nats://10.9.9.9:4222"),
+        (
+            None,
+            ["--broker-address", "10.9.9.9:4222"],
+            {"MICRO_BROKER": "nats://10.0.0.1:1"},
+            "nats",
+            "nats://10.9.9.9:4222",
+        ),
+        ("nats", [], {"MICRO_BROKER_ADDRESS": "10.0.0.1:4222"}, "nats", "nats://10.0.0.1:4222"),
+        ("nats", [], NATS, "nats", "nats://10.0.0.1:4222"),
+        ("nats://10.9.9.9:4222", [], NATS, "nats", "nats://10.9.9.9:4222"),
+        ("memory", [], NATS, "memory", ""),
+        ("memory", ["--broker", "nats", "--broker-address", "10.0.0.1:4222"], {}, "memory", ""),
+    ],
+)
+def test_an_address_belongs_to_the_plugin_that_it_was_given_for(code, argv, environ, name, location):
+    """What stands higher beats what stands lower, also where one is a name and the other an address."""
+    broker = build(settings.read(argv, environ), {"broker": code}).broker
+    assert (broker.name, broker.location) == (name, location)
+
+
+def test_the_name_of_a_client_comes_from_the_environment_unless_code_gives_one():
+    assert Client.from_env(environ={"MICRO_SERVER_NAME": "tool"}).options.name == "tool"
+    assert Client.from_env(name="mine", environ={"MICRO_SERVER_NAME": "tool"}).options.name == "mine"
+
+
+def test_an_argument_that_may_hold_a_secret_is_not_repeated_whole():
+    with pytest.raises(ConfigurationError) as caught:
+        read("nats://me:secret@127.0.0.1")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["nats://h:x", "nats://h:99999", "nats://h:1,", "nats://h:1?connect_timeout=-1"])
+def test_a_nats_url_that_cannot_be_meant_is_refused_before_anything_is_connected(url):
+    with pytest.raises(ConfigurationError):
+        build(read("--broker", url), {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 from ...errors import ConfigurationError
 
@@ -46,13 +47,13 @@ class Config:
         if envelope not in ENVELOPES:
             raise ConfigurationError(f"nats: envelope is {' or '.join(ENVELOPES)}, not {envelope!r}")
         addresses = [part.strip() for part in (url.address or DEFAULT_ADDRESS).split(",")]
-        if not all(addresses):
-            raise ConfigurationError(f"{url}: an address is empty")
+        for address in addresses:
+            _check_address(url, address)
         return cls(
             servers=tuple(f"nats://{address}" for address in addresses),
             login=_login(url),
-            timeout=url.number("timeout", 5.0),
-            connect_timeout=url.number("connect_timeout", 5.0),
+            timeout=_seconds(url, "timeout"),
+            connect_timeout=_seconds(url, "connect_timeout"),
             envelope=envelope,
         )
 
@@ -60,6 +61,23 @@ class Config:
     def location(self) -> str:
         """The servers, for people."""
         return ", ".join(self.servers)
+
+
+def _check_address(url: Url, address: str) -> None:
+    try:
+        parts = urlsplit(f"nats://{address}")
+        usable = bool(parts.hostname) and parts.port != 0  # reading the port checks it
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigurationError(f"{url}: {address!r} is no host:port")
+
+
+def _seconds(url: Url, option: str) -> float:
+    seconds = url.number(option, 5.0)
+    if seconds <= 0:
+        raise ConfigurationError(f"nats: {option} must be more than 0 seconds, not {seconds:g}")
+    return seconds
 
 
 def _login(url: Url) -> dict[str, Any]:

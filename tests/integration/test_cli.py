@@ -206,6 +206,7 @@ def test_a_service_is_run_by_name_and_stops_with_exit_code_zero(greeter):
         (["greeter"], "no MODULE:SERVICE"),
         (["greeter:service", "--broker", "natss"], "Broker natss not found; did you mean nats"),
         (["greeter:service", "--workers", "2", "--selector", "x"], "Selector x not found"),
+        (["greeter:service", "--workers", "2", "--server-address", "127.0.0.1:5001"], "2 workers can't share"),
         (["broken:service"], "ZeroDivisionError"),
     ],
 )
@@ -312,3 +313,35 @@ def test_tail_outlives_an_event_that_is_nested_beyond_reason(ketch, ask):
     output, _ = tail.communicate(timeout=20)
     assert tail.returncode == 0
     assert "100000 bytes" in output
+
+
+def test_a_second_signal_makes_the_workers_stop_at_once(ketch, ask, folder):
+    source = (folder / "greeter.py").read_text()
+    (folder / "greeter.py").write_text(
+        source.replace(
+            "async def heard(name: StringValue) -> None:",
+            "async def heard(name: StringValue) -> None:\n"
+            "    import asyncio; print('begin', flush=True); await asyncio.sleep(50)",
+        )
+    )
+    supervisor = ketch("run", "greeter:service", "--workers", "2", "--shutdown-grace", "50s")
+    until(supervisor, "is up")
+    until(supervisor, "is up")
+    ask("publish", "greeted", '"slow"')
+    until(supervisor, "begin")
+    supervisor.send_signal(signal.SIGINT)
+    until(supervisor, "stopping")
+    supervisor.send_signal(signal.SIGINT)
+    supervisor.communicate(timeout=20)
+    assert supervisor.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_workers_do_not_outlive_a_supervisor_that_was_killed(ketch, ask):
+    supervisor = ketch("run", "greeter:service", "--workers", "2")
+    until(supervisor, "is up")
+    until(supervisor, "is up")
+    supervisor.kill()
+    output, _ = supervisor.communicate(timeout=20)  # their output is closed only when they have ended
+    assert output.count("SIGTERM, stopping") == 2
+    assert json.loads(ask("services", "--json")[1]) == []

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from ..service import Service
 
+#: Seconds that workers get to stop: at least so many, and so many more than their grace period.
+_PATIENCE, _MARGIN = 60.0, 10.0
+
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add the subcommand."""
@@ -43,10 +46,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.workers is None and not arguments.reload:
         load(arguments.service, arguments.app_dir).run(arguments)
         return 0
-    settings.read(arguments)  # a wrong setting is said once, here, not by every worker
+    read = settings.read(arguments)  # a wrong setting is said once, here, not by every worker
+    if (arguments.workers or 1) > 1 and not read["server_address"].endswith(":0"):
+        raise ConfigurationError(
+            f"{arguments.workers} workers can't share {read['server_address']}: leave --server-address and "
+            "MICRO_SERVER_ADDRESS out, or end it in :0 for a free port each"
+        )
     command = [sys.executable, "-m", "ketch", "run", arguments.service, "--app-dir", str(arguments.app_dir)]
     folders = (arguments.reload_dir or [arguments.app_dir]) if arguments.reload else []
-    return Supervisor([*command, *_flags(arguments)], arguments.workers or 1, folders).run()
+    patience = max(_PATIENCE, read["shutdown_grace"] + _MARGIN)
+    return Supervisor([*command, *_flags(arguments)], arguments.workers or 1, folders, patience).run()
 
 
 def load(name: str, folder: Path) -> Service:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -26,52 +27,66 @@ _BACKOFF = 0.5
 _MAX_BACKOFF = 30.0
 _LONG_LIFE = 10.0
 
-#: Seconds that workers get to drain before they are killed; longer than any sensible grace period.
-_PATIENCE = 60.0
+#: prctl(2): be sent a signal when the parent dies. A supervisor that was killed must not leave orphans at work.
+_PR_SET_PDEATHSIG = 1
 
 
 class Supervisor:
-    """Keeps `count` processes of `command` running until SIGTERM or SIGINT; restarts all when a file changes."""
+    """Keeps `count` processes of `command` running until SIGTERM or SIGINT; restarts all when a file changes.
 
-    def __init__(self, command: Sequence[str], count: int, folders: Sequence[Path]) -> None:
+    Workers get `patience` seconds to drain before they are killed; a second signal makes them stop at once.
+    """
+
+    def __init__(self, command: Sequence[str], count: int, folders: Sequence[Path], patience: float) -> None:
+        self._patience = patience
+        self._signals = 0
         self._workers = [_Worker(number + 1, command) for number in range(count)]
         self._changes = Changes(folders)
         self._reloads = bool(folders)
-        self._stopping = False
 
     def run(self) -> int:
         """Run, and return the exit code: 0 after a signal, 2 when the service's configuration is wrong."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         say(f"{len(self._workers)} worker(s)" + (", reloading on change" if self._reloads else ""))
-        for worker in self._workers:
-            worker.start()
-        code = 0
-        while not self._stopping:
+        try:
+            for worker in self._workers:
+                worker.start()
+            return self._watch()
+        finally:
+            self._stop()
+
+    def _watch(self) -> int:
+        while not self._signals:
             time.sleep(_TICK)
             if self._reloads and (changed := self._changes.look()):
                 say(f"{changed} changed, restarting")
                 self._restart()
             if any(worker.look() == _CONFIGURATION for worker in self._workers) and not self._reloads:
-                code = _CONFIGURATION
-                break
-        self._stop()
-        return code
+                return _CONFIGURATION
+        return 0
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as signal has it
-        self._stopping = True
+        self._signals += 1
 
     def _restart(self) -> None:
         self._stop()
         for worker in self._workers:
-            worker.start()
+            if not self._signals:
+                worker.start()
 
     def _stop(self) -> None:
+        heard, deadline = self._signals, time.monotonic() + self._patience
         for worker in self._workers:
             worker.terminate()
-        deadline = time.monotonic() + _PATIENCE
+        while any(worker.alive() for worker in self._workers) and time.monotonic() < deadline:
+            time.sleep(_TICK)
+            if self._signals > max(heard, 1):
+                heard = self._signals
+                for worker in self._workers:
+                    worker.terminate()  # their second signal, too: they stop at once
         for worker in self._workers:
-            worker.wait(max(0.0, deadline - time.monotonic()))
+            worker.end()
 
 
 class _Worker:
@@ -87,7 +102,7 @@ class _Worker:
 
     def start(self) -> None:
         # A process group of its own: Ctrl-C is for the supervisor, which then asks the workers to stop, once.
-        self._process = subprocess.Popen(self._command, process_group=0)  # noqa: S603 - our own interpreter
+        self._process = subprocess.Popen(self._command, process_group=0, preexec_fn=_die_with_parent)  # noqa: S603, PLW1509 - our own interpreter; there are no threads
         self._born = time.monotonic()
 
     def look(self) -> int | None:
@@ -120,18 +135,28 @@ class _Worker:
         if self._process is not None:
             self._process.terminate()
 
-    def wait(self, seconds: float) -> None:
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def end(self) -> None:
         if self._process is None:
             return
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        if self._process.poll() is None:
             say(f"worker {self._number} did not stop, killing it")
             self._process.kill()
-            self._process.wait()
+        self._process.wait()
         self._process = None
+
+
+def _die_with_parent() -> None:
+    """Run in a worker before it becomes one: have it asked to stop when the supervisor dies. Linux only."""
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 - needed here only
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def say(text: str) -> None:
     """Print a line of the supervisor's own."""
-    print(f"ketch run: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # whoever read it has gone, which is no reason to leave the workers alone
+        print(f"ketch run: {text}", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -12,7 +13,7 @@ from .call import Call, Kind, compose
 from .codec import JSON, PROTOBUF
 from .conversation import Conversation, Opened
 from .directory import Directory
-from .errors import CodecError, DeadlineExceeded, Internal, NotRunning, Unavailable
+from .errors import CodecError, DeadlineExceeded, Internal, KetchError, NotRunning, Unavailable
 from .options import Options, build
 from .rpc import Caller, Cardinality, Method, ReplyStream, Stub
 from .topic import Publisher, Topic
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from .rpc import Metadata, Reply
     from .selector import Selector
     from .transport import Channel
+
+log = logging.getLogger("ketch.client")
 
 Q = TypeVar("Q")
 P = TypeVar("P")
@@ -246,13 +249,12 @@ class Client(Caller):
             await asyncio.sleep(_LINGER)
             missing = set(self._channels) - self._directory.addresses()
             for address in gone & missing:
-                await self._channels.pop(address).close()
+                await _close(self._channels.pop(address))
             gone = missing
 
     async def _close_channels(self) -> None:
-        for channel in self._channels.values():
-            await channel.close()
-        self._channels.clear()
+        while self._channels:
+            await _close(self._channels.popitem()[1])
         self._selectors.clear()
 
     async def __aenter__(self) -> Self:
@@ -285,6 +287,14 @@ class _Request(Call):
         super().__init__(Kind.REQUEST, method.path, payload, dict(metadata or {}), timeout=timeout)
         self.service = service
         self.method = method
+
+
+async def _close(channel: Channel) -> None:
+    """Close a channel; one that can't be closed is no reason to leave the others open."""
+    try:
+        await channel.close()
+    except KetchError as error:
+        log.warning("a channel could not be closed: %s", error)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -107,7 +107,7 @@ class Consumer(Generic[T]):
         """
         if self._workers:
             # Not `gather`: whoever stops waiting must not cancel the workers.
-            done, _ = await asyncio.wait(self._workers, return_when=asyncio.FIRST_EXCEPTION)
+            done, _ = await asyncio.wait(self._workers, return_when=asyncio.FIRST_COMPLETED)
             for worker in done:
                 if not worker.cancelled():
                     worker.result()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -13,8 +12,9 @@ from .call import Call, Kind, compose
 from .codec import JSON, PROTOBUF
 from .conversation import Conversation, Opened
 from .directory import Directory
-from .errors import CodecError, DeadlineExceeded, Internal, KetchError, NotRunning, Unavailable
+from .errors import CodecError, DeadlineExceeded, Internal, NotRunning, Unavailable
 from .options import Options, build
+from .pool import Pool
 from .rpc import Caller, Cardinality, Method, ReplyStream, Stub
 from .topic import Publisher, Topic
 
@@ -28,15 +28,10 @@ if TYPE_CHECKING:
     from .selector import Selector
     from .transport import Channel
 
-log = logging.getLogger("ketch.client")
-
 Q = TypeVar("Q")
 P = TypeVar("P")
 S = TypeVar("S", bound=Stub)
 T = TypeVar("T")
-
-#: Seconds after which the channel to an instance that is gone is closed; twice this at most.
-_LINGER = 30.0
 
 
 class Client(Caller):
@@ -51,7 +46,7 @@ class Client(Caller):
         self._middleware = tuple(middleware)
         self._chain = compose(self._middleware, self._last) if self._middleware else None
         self._directory = Directory(options.registry, options.transport.name)
-        self._channels: dict[str, Channel] = {}
+        self._pool = Pool(options.transport, self._directory.addresses)
         self._selectors: dict[str, Selector] = {}
         self._coders: dict[Method[Any, Any], tuple[Encode, Decode, str]] = {}
         self._stack = AsyncExitStack()
@@ -199,10 +194,7 @@ class Client(Caller):
         if selector is None:
             selector = self._selectors[service] = self.options.selector()
         instance = instances[0] if len(instances) == 1 else selector(instances)
-        channel = self._channels.get(instance.address)
-        if channel is None:
-            channel = self._channels[instance.address] = self.options.transport.connect(instance.address)
-        return channel
+        return self._pool.channel(instance.address)
 
     async def _find(self, service: str) -> Channel:
         self._check_running()
@@ -231,31 +223,15 @@ class Client(Caller):
         """Begin, with plugins that are open already: a service's own client is started so."""
         self._running = True
         self._opening = asyncio.Lock()
-        self._stack.push_async_callback(self._close_channels)
+        self._stack.push_async_callback(self._pool.close)
         self._stack.push_async_callback(self._directory.close)
-        self._pruning = asyncio.create_task(self._prune(), name="ketch client pruning")
-        self._stack.push_async_callback(_cancel, self._pruning)
+        self._pool.start()
 
     async def stop(self) -> None:
         """Close the channels, and what `start` or `async with` opened. Stopping twice is no error."""
         self._running = False
         self._broker_open = False
         await self._stack.aclose()
-
-    async def _prune(self) -> None:
-        # An instance that left the registry may still be finishing our calls, so its channel is closed a round later.
-        gone: set[str] = set()
-        while True:
-            await asyncio.sleep(_LINGER)
-            missing = set(self._channels) - self._directory.addresses()
-            for address in gone & missing:
-                await _close(self._channels.pop(address))
-            gone = missing
-
-    async def _close_channels(self) -> None:
-        while self._channels:
-            await _close(self._channels.popitem()[1])
-        self._selectors.clear()
 
     async def __aenter__(self) -> Self:
         try:
@@ -287,16 +263,3 @@ class _Request(Call):
         super().__init__(Kind.REQUEST, method.path, payload, dict(metadata or {}), timeout=timeout)
         self.service = service
         self.method = method
-
-
-async def _close(channel: Channel) -> None:
-    """Close a channel; one that can't be closed is no reason to leave the others open."""
-    try:
-        await channel.close()
-    except KetchError as error:
-        log.warning("a channel could not be closed: %s", error)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

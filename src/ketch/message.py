@@ -11,12 +11,14 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 CONTENT_TYPE = "content-type"
 SPEC_VERSION = "1.0"
@@ -65,6 +67,32 @@ class Message:
     def __repr__(self) -> str:
         # Neither headers nor body: they may hold what must not reach a log.
         return f"<Message {self.id or '?'} on {self.topic}, {len(self.body)} bytes>"
+
+
+class LazyHeaders(Mapping[str, str]):
+    """Headers as they came, parsed when somebody asks. A subclass answers cheap questions in `get` by itself."""
+
+    __slots__ = ("_all",)
+
+    _all: dict[str, str] | None
+
+    @abstractmethod
+    def _parse(self) -> dict[str, str]:
+        """Return all headers."""
+
+    def _made(self) -> dict[str, str]:
+        if self._all is None:
+            self._all = self._parse()
+        return self._all
+
+    def __getitem__(self, name: str) -> str:
+        return self._made()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made())
+
+    def __len__(self) -> int:
+        return len(self._made())
 
 
 def event_headers(*, source: str, type: str, content_type: str) -> dict[str, str]:  # noqa: A002 - CloudEvents' word

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import base64
 import calendar
-from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from ...message import CONTENT_TYPE, Message
+from ...message import CONTENT_TYPE, LazyHeaders, Message
 from .direct_pb2 import Batch, CloudEvent, CloudEventAttributeValue, Event
 
 if TYPE_CHECKING:
@@ -193,15 +192,15 @@ def messages(batch: Batch) -> list[Message]:
     return received
 
 
-class _Headers(Mapping[str, str]):
+class _Headers(LazyHeaders):
     """An event's headers, made when they are asked for; a consumer asks for two of them."""
 
-    __slots__ = ("_all", "_cloud", "_event")
+    __slots__ = ("_cloud", "_event")
 
     def __init__(self, event: Event, cloud: CloudEvent) -> None:
         self._event = event
         self._cloud = cloud
-        self._all: dict[str, str] | None = None
+        self._all = None
 
     def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
         if self._all is None:
@@ -212,19 +211,8 @@ class _Headers(Mapping[str, str]):
                 return default if said is None else said.ce_string or _text(said)
         return self._made().get(name, default)
 
-    def _made(self) -> dict[str, str]:
-        if self._all is None:
-            self._all = _headers(self._event)
-        return self._all
-
-    def __getitem__(self, name: str) -> str:
-        return self._made()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._made())
-
-    def __len__(self) -> int:
-        return len(self._made())
+    def _parse(self) -> dict[str, str]:
+        return _headers(self._event)
 
 
 def _headers(event: Event) -> dict[str, str]:

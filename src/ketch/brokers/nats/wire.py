@@ -7,13 +7,13 @@ are read and written here; whatever else comes over the connection goes to the d
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-from ...message import CONTENT_TYPE, SPEC_VERSION
+from ...message import CONTENT_TYPE, SPEC_VERSION, LazyHeaders
 
 if TYPE_CHECKING:
     from ...message import Message
@@ -36,20 +36,20 @@ _SHARED = 1024
 _PLAIN = 6
 
 
-class RawHeaders(Mapping[str, str]):
+class RawHeaders(LazyHeaders):
     """Headers as they came, parsed when they are asked for. Names are lower case; of two equal names the first counts.
 
     Publishers write what their events share first, up to `ce-id`. That block is the same for event after event, so its
     parsed form is kept and answers most questions.
     """
 
-    __slots__ = ("_all", "_raw")
+    __slots__ = ("_raw",)
 
     _known: dict[bytes, dict[str, str]] = {}  # noqa: RUF012 - one cache for all
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
-        self._all: dict[str, str] | None = None
+        self._all = None
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a header's value."""
@@ -65,19 +65,8 @@ class RawHeaders(Mapping[str, str]):
                     return known[name]
         return self._made().get(name, default)
 
-    def _made(self) -> dict[str, str]:
-        if self._all is None:
-            self._all = parse_headers(self._raw)
-        return self._all
-
-    def __getitem__(self, name: str) -> str:
-        return self._made()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._made())
-
-    def __len__(self) -> int:
-        return len(self._made())
+    def _parse(self) -> dict[str, str]:
+        return parse_headers(self._raw)
 
 
 def parse_headers(raw: bytes) -> dict[str, str]:

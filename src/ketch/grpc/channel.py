@@ -7,14 +7,13 @@ import time
 from typing import TYPE_CHECKING
 
 from .. import transport
-from ..errors import AddressUnavailable, Cancelled, DeadlineExceeded, Unavailable
+from ..errors import AddressUnavailable, Cancelled, DeadlineExceeded, Unreachable
 from .address import Address
 from .client import ClientWire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ..transport import Stream
+    from ..context import ReplyMetadata
+    from ..transport import Metadata, Stream
     from .tuning import Tuning
 
 #: How often a call is made again that a server refused without looking at it.
@@ -39,8 +38,10 @@ class GrpcChannel(transport.Channel):
         body: bytes,
         *,
         content_type: str,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
         timeout: float | None = None,
+        received: ReplyMetadata | None = None,
+        compress: bool | None = None,
     ) -> bytes:
         """Make one call and return its reply's body; see `transport.Channel`."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -50,13 +51,13 @@ class GrpcChannel(transport.Channel):
             if wire is None or len(wire.connection.streams) >= wire.connection.streams.room:
                 wire = await self._wait_for_room(deadline)
                 timeout = None if deadline is None else deadline - time.monotonic()
-            call = wire.unary(method, body, content_type, metadata, timeout, deadline)
+            call = wire.unary(method, body, content_type, metadata, timeout, deadline, received, compress)
             try:
                 return await call.reply
             except asyncio.CancelledError:
                 call.fail(Cancelled("the caller gave the call up"))
                 raise
-            except Unavailable:
+            except Unreachable:
                 retries -= 1
                 if not call.refused or retries < 0:
                     raise
@@ -66,8 +67,9 @@ class GrpcChannel(transport.Channel):
         method: str,
         *,
         content_type: str,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
         timeout: float | None = None,
+        compress: bool | None = None,
     ) -> Stream:
         """Start a streaming call; see `transport.Channel`."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -75,7 +77,7 @@ class GrpcChannel(transport.Channel):
         if wire is None or len(wire.connection.streams) >= wire.connection.streams.room:
             wire = await self._wait_for_room(deadline)
             timeout = None if deadline is None else deadline - time.monotonic()
-        return wire.stream(method, content_type, metadata, timeout, deadline)
+        return wire.stream(method, content_type, metadata, timeout, deadline, compress)
 
     async def close(self) -> None:
         """Close the connections; see `transport.Channel`."""
@@ -150,11 +152,11 @@ class GrpcChannel(transport.Channel):
                 await wire.ready
         except TimeoutError as error:
             wire.abort()
-            raise Unavailable(
+            raise Unreachable(
                 f"{self._address}: no answer in HTTP/2 within {seconds:g} s; is it a gRPC server?"
             ) from error
         except (OSError, AddressUnavailable) as error:
-            raise Unavailable(f"{self._address} can't be reached: {error}") from error
+            raise Unreachable(f"{self._address} can't be reached: {error}") from error
         except BaseException:
             wire.abort()
             raise

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..errors import Cancelled, StatusError, Unavailable
+from ..errors import Cancelled, StatusError, Unavailable, Unreachable
 from ..http2.compression import encode
 from . import status, timeouts
 from .calling import Caller, ClientStream, ClientUnary
-from .compression import ACCEPTED
+from .compression import ACCEPTED, GZIP
 from .content import to_wire
-from .duplex import frame
+from .framing import WORTHWHILE, frame, frame_compressed
 from .metadata import fields
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
+    from ..context import ReplyMetadata
     from ..errors import ProtocolError
+    from ..transport import Metadata
     from .tuning import Tuning
 
 #: Header blocks kept, of methods and of timeouts each.
 _REMEMBERED: Final = 1024
+_COMPRESSED: Final = encode([("grpc-encoding", GZIP)])
 
 
 class ClientWire(Caller):
@@ -54,18 +57,24 @@ class ClientWire(Caller):
         method: str,
         body: bytes,
         content_type: str,
-        metadata: Mapping[str, str] | None,
+        metadata: Metadata | None,
         timeout: float | None,
         deadline: float | None,
+        received: ReplyMetadata | None,
+        compress: bool | None,  # noqa: FBT001 - handed on by its name
     ) -> ClientUnary:
         """Start a unary call; there is room for it.
 
         Raises:
             ResourceExhausted: the message is too large.
         """
-        message = frame(body, self.tuning.max_message_size)
         block = self._block(method, content_type, metadata, timeout)
-        call = ClientUnary(self, self.loop.create_future(), deadline)
+        if compress or (compress is None and self.tuning.compression and len(body) >= WORTHWHILE):
+            message = frame_compressed(body, self.tuning.max_message_size, insist=compress is True)
+            block += _COMPRESSED
+        else:
+            message = frame(body, self.tuning.max_message_size)
+        call = ClientUnary(self, self.loop.create_future(), deadline, received)
         if deadline is not None:
             self.deadlines.watch(deadline)
         connection = self.connection
@@ -77,13 +86,18 @@ class ClientWire(Caller):
         self,
         method: str,
         content_type: str,
-        metadata: Mapping[str, str] | None,
+        metadata: Metadata | None,
         timeout: float | None,
         deadline: float | None,
+        compress: bool | None,  # noqa: FBT001 - as above
     ) -> ClientStream:
         """Start a streaming call; there is room for it."""
         block = self._block(method, content_type, metadata, timeout)
         call = ClientStream(self, deadline)
+        call.compress = compress
+        if compress or (compress is None and self.tuning.compression):
+            call.packs = True
+            block += _COMPRESSED
         if deadline is not None:
             self.deadlines.watch(deadline)
         connection = self.connection
@@ -94,7 +108,7 @@ class ClientWire(Caller):
     def failure(self, code: int, reason: str, *, refused: bool) -> StatusError:
         """Return the error of a call whose stream was reset."""
         if refused:
-            return Unavailable(f"{self._address}: {reason}")
+            return Unreachable(f"{self._address}: {reason}")
         if self._cancelled:
             return Cancelled("the channel was closed")
         if self.connection.ended:
@@ -114,7 +128,7 @@ class ClientWire(Caller):
         """Hear that the socket is closed."""
         super().connection_lost(exc)
         because = f": {exc}" if exc else ""
-        self._fail(Unavailable(f"{self._address} closed the connection before it spoke HTTP/2{because}"))
+        self._fail(Unreachable(f"{self._address} closed the connection before it spoke HTTP/2{because}"))
         self._on_change(self)
 
     def on_settings(self) -> None:
@@ -135,7 +149,7 @@ class ClientWire(Caller):
 
     def on_end(self, error: ProtocolError) -> None:
         """Close a connection whose server broke the rules."""
-        self._fail(Unavailable(f"{self._address} does not speak gRPC: {error}"))
+        self._fail(Unreachable(f"{self._address} does not speak gRPC: {error}"))
         self.close()
         self._on_change(self)
 
@@ -146,9 +160,7 @@ class ClientWire(Caller):
 
     # header blocks
 
-    def _block(
-        self, method: str, content_type: str, metadata: Mapping[str, str] | None, timeout: float | None
-    ) -> bytes:
+    def _block(self, method: str, content_type: str, metadata: Metadata | None, timeout: float | None) -> bytes:
         block = self._blocks.get((method, content_type)) or self._encode(method, content_type)
         if timeout is not None:
             block += self._timeouts.get(timeout) or self._encode_timeout(timeout)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from ..errors import ConfigurationError
 from ..http2.limits import Limits
 from ..transport import MAX_MESSAGE_SIZE
+from .compression import GZIP
 
 if TYPE_CHECKING:
     from ..url import Url
@@ -25,6 +26,7 @@ class Tuning:
         keepalive: silence after which the peer is pinged, 0 for never. Stock gRPC servers take more than one ping in
             five minutes without data for abuse, hence the default.
         keepalive_timeout: how long the answer may take before the connection counts as lost.
+        compression: "gzip" to compress what is sent, "" for nothing; what comes compressed is understood either way.
         assembly: bytes that the incomplete messages of one connection may take; further ones wait.
         limits: what a peer may cost us.
     """
@@ -33,6 +35,7 @@ class Tuning:
     connect_timeout: float = 5.0
     keepalive: float = 300.0
     keepalive_timeout: float = 20.0
+    compression: str = ""
     assembly: int = 64 * 1024 * 1024
     limits: Limits = field(default_factory=Limits)
 
@@ -43,7 +46,10 @@ class Tuning:
         Raises:
             ConfigurationError: one is unknown or out of its range.
         """
-        url.only("max_message_size", "max_streams", "connect_timeout", "keepalive", "keepalive_timeout")
+        url.only("max_message_size", "max_streams", "connect_timeout", "keepalive", "keepalive_timeout", "compression")
+        compression = url.options.get("compression", "")
+        if compression not in {"", GZIP}:
+            raise ConfigurationError(f"{url.name}: option compression={compression[:20]} must be {GZIP}")
         size = int(_between(url, "max_message_size", MAX_MESSAGE_SIZE, 1, _LARGEST))
         usual = cls()
         return cls(
@@ -51,6 +57,7 @@ class Tuning:
             connect_timeout=_between(url, "connect_timeout", usual.connect_timeout, 0.001, 3600),
             keepalive=_between(url, "keepalive", usual.keepalive, 0, 1e6),
             keepalive_timeout=_between(url, "keepalive_timeout", usual.keepalive_timeout, 0.001, 3600),
+            compression=compression,
             assembly=max(usual.assembly, 2 * size),
             limits=Limits(max_streams=int(_between(url, "max_streams", usual.limits.max_streams, 1, _LARGEST))),
         )

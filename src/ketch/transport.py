@@ -51,7 +51,17 @@ class Request(Context):
         peer: str = "",
         body: bytes = b"",
     ) -> None:
-        super().__init__(method, metadata, None, 1, deadline, peer)
+        # What `Context.__init__` does: one call less for each request.
+        self.name = method
+        self._metadata = metadata
+        self.message = None
+        self.attempt = 1
+        self.deadline = deadline
+        self.peer = peer
+        self.compressed = False
+        self.compress = None
+        self.sent_metadata = None
+        self.sent_trailers = None
         self.content_type = content_type
         self.body = body
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..transport import Metadata
     from .tuning import Tuning
 
-#: Header blocks kept, of methods and of timeouts each.
+#: Header blocks kept, and parts of them.
 _REMEMBERED: Final = 1024
 _COMPRESSED: Final = encode([("grpc-encoding", GZIP)])
 
@@ -47,8 +47,8 @@ class ClientWire(Caller):
         self._address = address
         self._authority = "localhost" if address.startswith("unix:") else address
         self._on_change = on_change
-        self._blocks: dict[tuple[str, str], bytes] = {}
-        self._timeouts: dict[float, bytes] = {}
+        self._blocks: dict[tuple[str, str, float | None], bytes] = {}
+        self._parts: dict[str, bytes] = {}
         self._reason = ""
         self._cancelled = False
 
@@ -79,7 +79,7 @@ class ClientWire(Caller):
             self.deadlines.watch(deadline)
         connection = self.connection
         connection.streams.attach(call)
-        connection.sender.message(call, connection.headers(call, block), message, end=True)
+        connection.whole(call, block, message, b"")
         return call
 
     def stream(
@@ -161,11 +161,22 @@ class ClientWire(Caller):
     # header blocks
 
     def _block(self, method: str, content_type: str, metadata: Metadata | None, timeout: float | None) -> bytes:
-        block = self._blocks.get((method, content_type)) or self._encode(method, content_type)
-        if timeout is not None:
-            block += self._timeouts.get(timeout) or self._encode_timeout(timeout)
+        key = method, content_type, timeout
+        block = self._blocks.get(key) or self._compose(key)
         if metadata:
             block += encode(fields(metadata))
+        return block
+
+    def _compose(self, key: tuple[str, str, float | None]) -> bytes:
+        """Return the block of a method and a timeout, from parts: a timeout may be another one for each call."""
+        method, content_type, timeout = key
+        block = self._parts.get(f"{content_type} {method}") or self._encode(method, content_type)
+        if timeout is not None:
+            text = timeouts.render(timeout)
+            block += self._parts.get(text) or self._keep(text, encode([("grpc-timeout", text)]))
+        if len(self._blocks) >= _REMEMBERED:
+            self._blocks.clear()
+        self._blocks[key] = block
         return block
 
     def _encode(self, method: str, content_type: str) -> bytes:
@@ -181,14 +192,10 @@ class ClientWire(Caller):
                 ("user-agent", "grpc-python-ketch"),
             ]
         )
-        if len(self._blocks) >= _REMEMBERED:
-            self._blocks.clear()
-        self._blocks[method, content_type] = block
-        return block
+        return self._keep(f"{content_type} {method}", block)
 
-    def _encode_timeout(self, timeout: float) -> bytes:
-        block = encode([("grpc-timeout", timeouts.render(timeout))])
-        if len(self._timeouts) >= _REMEMBERED:
-            self._timeouts.clear()
-        self._timeouts[timeout] = block
-        return block
+    def _keep(self, name: str, part: bytes) -> bytes:
+        if len(self._parts) >= _REMEMBERED:
+            self._parts.clear()
+        self._parts[name] = part
+        return part

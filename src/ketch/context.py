@@ -13,6 +13,8 @@ from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from .peer import Peer, PeerIdentity
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -74,6 +76,11 @@ class Context:
     def sent_trailers(self) -> Mapping[str, str] | None:
         """The trailers that the handler asked for, None for none."""
         return self._trailers
+
+    @property
+    def peer_identity(self) -> PeerIdentity | None:
+        """Who the caller's certificate says it is, verified; None where it presented none (it needs mutual TLS)."""
+        return self.peer.identity if isinstance(self.peer, Peer) else None
 
     def remaining(self) -> float | None:
         """Return the seconds left until the deadline, never negative, or None where there is none."""

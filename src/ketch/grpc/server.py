@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import StatusError, Unavailable, Unimplemented
 from ..http2.codes import ErrorCode
 from ..http2.frames import PREFACE
+from ..peer import Peer
 from . import answers
 from .heads import request_head
 from .serving import Host, Refusal, ServerStream, UnaryCall, serve
@@ -70,6 +71,8 @@ class ServerWire(Host):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hear that there is a socket."""
         super().connection_made(transport)
+        if (secured := transport.get_extra_info("ssl_object")) is not None:
+            self.peer = Peer.proved(self.peer, secured.getpeercert)
         self._wires.add(self)
         self._patience = self.loop.call_later(_HELLO, self._lose_patience)
 

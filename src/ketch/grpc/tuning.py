@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import ConfigurationError
 from ..http2.limits import Limits
+from ..tls import OPTIONS as TLS_OPTIONS
 from ..transport import MAX_MESSAGE_SIZE
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Tuning:
         keepalive: silence after which the peer is pinged, 0 for never. Stock gRPC servers take more than one ping in
             five minutes without data for abuse, hence the default.
         keepalive_timeout: how long the answer may take before the connection counts as lost.
+        handshake_timeout: how long a client may take for the TLS handshake; `connect_timeout` bounds a server's.
         assembly: bytes that the incomplete messages of one connection may take; further ones wait.
         limits: what a peer may cost us.
     """
@@ -33,6 +35,7 @@ class Tuning:
     connect_timeout: float = 5.0
     keepalive: float = 300.0
     keepalive_timeout: float = 20.0
+    handshake_timeout: float = 10.0
     assembly: int = 64 * 1024 * 1024
     limits: Limits = field(default_factory=Limits)
 
@@ -43,7 +46,7 @@ class Tuning:
         Raises:
             ConfigurationError: one is unknown or out of its range.
         """
-        url.only("max_message_size", "max_streams", "connect_timeout", "keepalive", "keepalive_timeout")
+        url.only("max_message_size", "max_streams", "connect_timeout", "keepalive", "keepalive_timeout", *TLS_OPTIONS)
         size = int(_between(url, "max_message_size", MAX_MESSAGE_SIZE, 1, _LARGEST))
         usual = cls()
         return cls(

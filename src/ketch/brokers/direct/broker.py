@@ -39,8 +39,9 @@ class DirectBroker(Broker):
 
     A subscription registers as an instance of `topic:<topic>`, labelled with its group. A publisher watches those of
     the topics it publishes to, keeps one stream to each process concerned and sends events in batches, as CloudEvents
-    of the protobuf format. Where the transport has TLS on one side it must have it on both that are used: events
-    never leave or come in plain text then. Which topics have subscribers is for everyone to see, in the registry: `ketch topics`.
+    of the protobuf format. Where the transport has TLS on one side, publishing and subscribing need the side that they
+    use: no event leaves or comes in plain text then. Which topics have subscribers is for everyone to see, in the
+    registry: `ketch topics`.
     """
 
     name = "direct"

@@ -173,7 +173,7 @@ class GrpcChannel(transport.Channel):
         if credentials is None:
             wire = ClientWire(self._tuning, loop, self._address, self._on_change)
             return wire, wire
-        wire = ClientWire(self._tuning, loop, self._address, self._on_change, credentials.server_name)
+        wire = ClientWire(self._tuning, loop, self._address, self._on_change, credentials)
 
         def fail(reason: str) -> None:
             wire.fail(Unavailable(f"{self._address}: TLS: {reason}"))

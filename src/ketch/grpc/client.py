@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..errors import Cancelled, StatusError, Unavailable
+from ..errors import Cancelled, StatusError, TransportError, Unavailable
 from ..http2.codes import name_of
 from ..http2.compression import encode
 from . import status, timeouts
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..errors import ProtocolError
+    from .credentials import ClientCredentials
     from .tuning import Tuning
 
 #: Header blocks kept, of methods and of timeouts each.
@@ -38,13 +39,15 @@ class ClientWire(Caller):
         loop: asyncio.AbstractEventLoop,
         address: str,
         on_change: Callable[[ClientWire], None],
-        server_name: str | None = None,
+        credentials: ClientCredentials | None = None,
     ) -> None:
         super().__init__(tuning, loop, client=True)
         self.ready: asyncio.Future[None] = loop.create_future()
         self._address = address
-        self._scheme = "http" if server_name is None else "https"
-        self._authority = server_name or ("localhost" if address.startswith("unix:") else address)
+        self._scheme = "http" if credentials is None else "https"
+        self._advice = "if it speaks TLS, set client_tls_ca" if credentials is None else credentials.advice
+        name = "" if credentials is None else credentials.server_name
+        self._authority = name or ("localhost" if address.startswith("unix:") else address)
         self._on_change = on_change
         self._blocks: dict[tuple[str, str], bytes] = {}
         self._timeouts: dict[float, bytes] = {}
@@ -125,8 +128,10 @@ class ClientWire(Caller):
     def connection_lost(self, exc: Exception | None) -> None:
         """Hear that the socket is closed."""
         super().connection_lost(exc)
+        # In TLS 1.3 it is only now that a server says what it thinks of our certificate.
         because = f": {exc}" if exc else ""
-        self.fail(Unavailable(f"{self._address} closed the connection before it spoke HTTP/2{because}{self._hint()}"))
+        because += "" if isinstance(exc, TransportError) else self._hint()
+        self.fail(Unavailable(f"{self._address} closed the connection before it spoke HTTP/2{because}"))
         self._on_change(self)
 
     def on_settings(self) -> None:
@@ -136,7 +141,7 @@ class ClientWire(Caller):
         self._on_change(self)
 
     def _hint(self) -> str:
-        return "; if it speaks TLS, set client_tls_ca" if self._scheme == "http" and not self.ready.done() else ""
+        return "" if self.ready.done() else f"; {self._advice}"
 
     def on_goaway(self, code: int, reason: str) -> None:
         """Open no more streams here; a server that says so in anger at once isn't called again and again."""

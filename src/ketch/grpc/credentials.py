@@ -114,11 +114,17 @@ class ClientCredentials(Credentials):
 
     Attributes:
         server_name: what servers' certificates must be valid for, "" for the address.
+        advice: for those whose connection is closed without a word.
     """
 
     def __init__(self, tls: ClientTls) -> None:
         super().__init__((tls.ca, tls.cert, tls.key))
         self.server_name = tls.server_name
+        self.advice = (
+            "perhaps it does not accept our certificate"
+            if tls.cert
+            else "if it demands a certificate, set client_tls_cert"
+        )
         self._tls = tls
 
     def _make(self) -> ssl.SSLContext:

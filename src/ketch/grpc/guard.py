@@ -29,7 +29,8 @@ _COMPLAIN: Final = 10.0
 
 _HTTP1: Final = re.compile(rb"[A-Z]{3,10} ")
 _PLAIN: Final = "it speaks plain text; this port speaks TLS only (server_tls_cert)"
-_GOAWAY: Final = frames.settings([]) + frames.goaway(0, ErrorCode.INADEQUATE_SECURITY, "this port speaks TLS only")
+#: Without SETTINGS before it: with them grpcio takes the connection for one that was made, and makes the next at once.
+_GOAWAY: Final = frames.goaway(0, ErrorCode.INADEQUATE_SECURITY, "this port speaks TLS only")
 
 
 def _http1(body: bytes) -> bytes:

@@ -6,11 +6,12 @@ ephemeral keys and authenticated encryption, none of appendix A's; no compressio
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import os
 import ssl
 import time
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ConfigurationError
@@ -54,7 +55,7 @@ class Credentials(ABC):
             ConfigurationError: they can't be used; the message names the setting and the file.
         """
         if self._context is None:
-            state = self._stat()
+            state = self._look()
             self._context = self._make()
             self._state, self._looked = state, time.monotonic()
 
@@ -74,7 +75,7 @@ class Credentials(ABC):
         return self._context
 
     def _reload(self) -> None:
-        state = self._stat()  # before reading: what changes meanwhile is seen the next time
+        state = self._look()  # before reading: what changes meanwhile is seen the next time
         if state == self._state:
             return
         self._state = state
@@ -83,8 +84,8 @@ class Credentials(ABC):
         except ConfigurationError as error:
             log.error("TLS files have changed and can't be used, the ones before stay in use: %s", error)  # noqa: TRY400 - the sentence says it all
 
-    def _stat(self) -> object:
-        return [_stat(path) for path in self._files]
+    def _look(self) -> object:
+        return [_fingerprint(path) for path in self._files]
 
     @abstractmethod
     def _make(self) -> ssl.SSLContext:
@@ -144,12 +145,12 @@ def _restricted(context: ssl.SSLContext) -> ssl.SSLContext:
     return context
 
 
-def _stat(path: str) -> object:
+def _fingerprint(path: str) -> bytes | int | None:
+    # Not its times: two changes within one tick of the file system's clock would look like one.
     try:
-        found = os.stat(path)  # noqa: PTH116 - a symbolic link's target, as Kubernetes swaps it
+        return hashlib.sha256(Path(path).read_bytes()).digest()
     except OSError as error:
         return error.errno
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _say(doing: str, cert: str, certificate: Mapping[str, Any]) -> None:

@@ -8,25 +8,26 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import context, settings
-from .call import Call, Kind, compose
+from .attempts import USUAL, CallOptions, make
+from .call import Call, compose
 from .codec import JSON, PROTOBUF
+from .context import wanted
 from .conversation import Conversation, Opened
-from .directory import Directory
-from .errors import CodecError, DeadlineExceeded, Internal, NotRunning, Unavailable
+from .errors import CodecError, Internal, NotRunning, Unreachable
+from .finder import Finder
+from .optioned import Optioned, Outgoing
 from .options import Options, build
-from .pool import Pool
 from .rpc import Caller, Cardinality, Method, ReplyStream, Stub
 from .topic import Publisher, Topic
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Mapping, Sequence
 
     from .call import Middleware
     from .codec import Decode, Encode
     from .rpc import Metadata, Reply
-    from .selector import Selector
-    from .transport import Channel
+    from .transport import Channel, Stream
 
 Q = TypeVar("Q")
 P = TypeVar("P")
@@ -45,9 +46,7 @@ class Client(Caller):
         self.options = options
         self._middleware = tuple(middleware)
         self._chain = compose(self._middleware, self._last) if self._middleware else None
-        self._directory = Directory(options.registry, options.transport.name)
-        self._pool = Pool(options.transport, self._directory.addresses)
-        self._selectors: dict[str, Selector] = {}
+        self._finder = Finder(options.registry, options.transport, options.selector)
         self._coders: dict[Method[Any, Any], tuple[Encode, Decode, str]] = {}
         self._stack = AsyncExitStack()
         self._broker_open = False
@@ -79,9 +78,19 @@ class Client(Caller):
         options = build(settings.read(args, environ), {"server_name": name, **pinned})
         return cls(options, middleware=middleware)
 
-    def stub(self, contract: type[S], service: str = "") -> S:
-        """Return a stub of a contract; `service` narrows it down to the instances of one service."""
-        return contract(self, service)
+    def stub(
+        self, contract: type[S], service: str = "", *, wait_for_ready: bool = False, compress: bool | None = None
+    ) -> S:
+        """Return a stub of a contract.
+
+        Args:
+            contract: the generated class.
+            service: narrows it down to the instances of one service.
+            wait_for_ready: where no instance can be reached, wait for one until the call's deadline instead of failing.
+            compress: whether requests are compressed, None as the transport is configured.
+        """
+        options = CallOptions(wait_for_ready=wait_for_ready, compress=compress)
+        return contract(self if options == USUAL else Optioned(self.unary, self.stream, options), service)
 
     async def connect_broker(self) -> None:
         """Connect the broker, unless that was done; a tool that only calls needs none.
@@ -108,14 +117,20 @@ class Client(Caller):
         return publisher
 
     def unary(
-        self, service: str, method: Method[Q, P], request: Q, timeout: float | None, metadata: Metadata | None
+        self,
+        service: str,
+        method: Method[Q, P],
+        request: Q,
+        timeout: float | None,
+        metadata: Metadata | None,
+        options: CallOptions = USUAL,
     ) -> Reply[P]:
         """Make one call; a stub's method does this. Without a timeout the client's default bounds it."""
         if timeout is None:
             timeout = self.options.request_timeout
         if self._chain is None:
-            return self._unary(service, method, request, timeout, metadata)
-        return self._unary_through(_Request(service, method, request, timeout, metadata))
+            return self._unary(service, method, request, timeout, metadata, options)
+        return self._unary_through(Outgoing(service, method, request, timeout, metadata, options))
 
     def stream(
         self,
@@ -124,51 +139,86 @@ class Client(Caller):
         requests: AsyncIterable[Q],
         timeout: float | None,
         metadata: Metadata | None,
+        options: CallOptions = USUAL,
     ) -> ReplyStream[P]:
         """Start a streaming call; a stub's method does this. No timeout but what the caller or its deadline says."""
 
         async def open_() -> Opened:
-            call = _Request(service, method, requests, timeout, metadata)
+            call = Outgoing(service, method, requests, timeout, metadata, options)
             opened: Any = await (self._chain or self._last)(call)
             return opened  # type: ignore[no-any-return]  # what _last returned
 
         return Conversation(method.path, open_, requests)
 
     async def _unary(
-        self, service: str, method: Method[Q, P], request: Q, timeout: float | None, metadata: Metadata | None
+        self,
+        service: str,
+        method: Method[Q, P],
+        request: Q,
+        timeout: float | None,
+        metadata: Metadata | None,
+        options: CallOptions,
     ) -> P:
         encode, decode, content_type = self._coders.get(method) or self._find_coders(method)
-        channel = self._pick(service)
-        if channel is None:
-            channel, timeout = await self._find_within(service, timeout)
-        body = await channel.unary(
-            method.path,
-            encode(request),
-            content_type=content_type,
-            metadata=metadata,
-            timeout=self._bound(timeout),
-        )
+        body = encode(request)
+        timeout = self._bound(timeout)
+        began = time.monotonic()
+
+        def send(channel: Channel, left: float | None) -> Awaitable[bytes]:
+            return channel.unary(
+                method.path,
+                body,
+                content_type=content_type,
+                metadata=metadata,
+                timeout=left,
+                received=wanted(),
+                compress=options.compress,
+            )
+
+        failed = None
+        channel = self._finder.pick(service)
+        if channel is not None:
+            try:
+                return self._read(method, decode, await send(channel, timeout))
+            except Unreachable as error:
+                failed = channel, error
+        self._check_running()
+        made = make(self._finder, service, send, timeout=timeout, began=began, options=options, failed=failed)
+        return self._read(method, decode, await made)
+
+    def _read(self, method: Method[Q, P], decode: Decode, body: bytes) -> P:
         try:
             reply: P = decode(body)
         except CodecError as error:
             raise Internal(f"{method.path}: the reply is wrong: {error}") from error
         return reply
 
-    async def _unary_through(self, call: _Request) -> Any:
+    async def _unary_through(self, call: Outgoing) -> Any:
         return await (self._chain or self._last)(call)
 
     async def _last(self, call: Call) -> object:
-        if not isinstance(call, _Request):
+        if not isinstance(call, Outgoing):
             raise TypeError("a middleware must pass on the call that it was given")
         if call.method.cardinality is Cardinality.UNARY:
-            return await self._unary(call.service, call.method, call.payload, call.timeout, call.metadata)
+            return await self._unary(call.service, call.method, call.payload, call.timeout, call.metadata, call.options)
         return await self._open_stream(call)
 
-    async def _open_stream(self, call: _Request) -> Opened:
+    async def _open_stream(self, call: Outgoing) -> Opened:
+        self._check_running()
         encode, decode, content_type = self._coders.get(call.method) or self._find_coders(call.method)
-        channel, timeout = await self._find_within(call.service, call.timeout)
-        stream = await channel.stream(
-            call.name, content_type=content_type, metadata=call.metadata, timeout=self._bound(timeout)
+
+        def send(channel: Channel, left: float | None) -> Awaitable[Stream]:
+            return channel.stream(
+                call.name,
+                content_type=content_type,
+                metadata=call.metadata,
+                timeout=left,
+                compress=call.options.compress,
+            )
+
+        timeout = self._bound(call.timeout)
+        stream = await make(
+            self._finder, call.service, send, timeout=timeout, began=time.monotonic(), options=call.options
         )
         return stream, encode, decode
 
@@ -186,35 +236,6 @@ class Client(Caller):
         self._coders[method] = coders
         return coders
 
-    def _pick(self, service: str) -> Channel | None:
-        instances = self._directory.known(service)
-        if not instances:
-            return None
-        selector = self._selectors.get(service)
-        if selector is None:
-            selector = self._selectors[service] = self.options.selector()
-        instance = instances[0] if len(instances) == 1 else selector(instances)
-        return self._pool.channel(instance.address)
-
-    async def _find(self, service: str) -> Channel:
-        self._check_running()
-        await self._directory.look(service)
-        channel = self._pick(service)
-        if channel is None:
-            registry = self.options.registry
-            raise Unavailable(f"{service}: no instance in registry {registry.name} {registry.location}")
-        return channel
-
-    async def _find_within(self, service: str, timeout: float | None) -> tuple[Channel, float | None]:
-        """Find a channel, and return what is left of the timeout."""
-        began = time.monotonic()
-        try:
-            async with asyncio.timeout(timeout):
-                channel = await self._find(service)
-        except TimeoutError:
-            raise DeadlineExceeded(f"{service}: not found within {timeout:g} s") from None
-        return channel, None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
-
     def _check_running(self) -> None:
         if not self._running:
             raise NotRunning("the client is used before it was opened or after it was closed")
@@ -223,9 +244,8 @@ class Client(Caller):
         """Begin, with plugins that are open already: a service's own client is started so."""
         self._running = True
         self._opening = asyncio.Lock()
-        self._stack.push_async_callback(self._pool.close)
-        self._stack.push_async_callback(self._directory.close)
-        self._pool.start()
+        self._stack.push_async_callback(self._finder.close)
+        self._finder.start()
 
     async def stop(self) -> None:
         """Close the channels, and what `start` or `async with` opened. Stopping twice is no error."""
@@ -245,21 +265,3 @@ class Client(Caller):
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
-
-
-class _Request(Call):
-    """A call on its way out, with what it takes to send it."""
-
-    __slots__ = ("method", "service")
-
-    def __init__(
-        self,
-        service: str,
-        method: Method[Any, Any],
-        payload: Any,
-        timeout: float | None,
-        metadata: Metadata | None,
-    ) -> None:
-        super().__init__(Kind.REQUEST, method.path, payload, dict(metadata or {}), timeout=timeout)
-        self.service = service
-        self.method = method

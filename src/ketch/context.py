@@ -1,22 +1,29 @@
 """What is known about the call or the event in hand: its metadata, its deadline, its message.
 
-There is one `ContextVar`. A server or a consumer sets it around a handler; a handler reads it:
+A server or a consumer sets it around a handler; a handler reads it, and says there what goes with its reply:
 
     from ketch import context
-    context.current().metadata.get("x-request-id")
+    here = context.current()
+    here.metadata.get("x-request-id")
+    here.trailers["x-cost"] = "3"
+
+A caller who wants what came with a reply says so with `with context.ReplyMetadata() as received`.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import time
 from contextvars import ContextVar, Token
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from .peer import Peer, PeerIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, MutableMapping
+    from types import TracebackType
 
     from .message import Message
 
@@ -24,7 +31,7 @@ _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 class Context:
-    """The circumstances of one call or event; read-only for handlers, but for `trailers`.
+    """The circumstances of one call or event; read-only for handlers, but for what goes with a call's reply.
 
     Attributes:
         name: the topic of an event, the method of a call (`/pkg.Service/Method`), "" outside both.
@@ -32,10 +39,24 @@ class Context:
             within a handler inherit it.
         message: the event as it came, with its id, type, source and time; None for a call.
         attempt: which delivery of an event this is, from 1.
-        peer: the caller's address, "" for an event.
+        peer: the caller's address, "" for an event; over mutual TLS a `Peer`, which knows who it is.
+        compressed: whether the request, or the latest message of a stream, came compressed.
+        compress: whether replies that follow are compressed where the caller takes that: None as the transport is
+            configured; a handler may set it.
     """
 
-    __slots__ = ("_metadata", "_trailers", "attempt", "deadline", "message", "name", "peer")
+    __slots__ = (
+        "_metadata",
+        "_reply_metadata",
+        "_trailers",
+        "attempt",
+        "compress",
+        "compressed",
+        "deadline",
+        "message",
+        "name",
+        "peer",
+    )
 
     def __init__(
         self,
@@ -52,7 +73,10 @@ class Context:
         self.attempt = attempt
         self.deadline = deadline
         self.peer = peer
-        self._trailers: dict[str, str] | None = None
+        self.compressed = False
+        self.compress: bool | None = None
+        self._trailers: MutableMapping[str, str | bytes] | None = None
+        self._reply_metadata: MutableMapping[str, str | bytes] | None = None
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -66,16 +90,30 @@ class Context:
         return self._metadata
 
     @property
-    def trailers(self) -> dict[str, str]:
-        """Metadata to be sent after a call's reply; a server's handler writes into it."""
+    def trailers(self) -> MutableMapping[str, str | bytes]:
+        """Metadata to be sent after a call's reply; a server's handler writes into it.
+
+        Names are lower case; bytes go under names that end in `-bin`.
+        """
         if self._trailers is None:
             self._trailers = {}
         return self._trailers
 
     @property
-    def sent_trailers(self) -> Mapping[str, str] | None:
-        """The trailers that the handler asked for, None for none."""
+    def reply_metadata(self) -> MutableMapping[str, str | bytes]:
+        """Metadata to be sent ahead of a call's first reply; once that is on its way it can't be written any more."""
+        if self._reply_metadata is None:
+            self._reply_metadata = {}
+        return self._reply_metadata
+
+    def take_trailers(self) -> Mapping[str, str | bytes] | None:
+        """Return the trailers that the handler asked for, None for none."""
         return self._trailers
+
+    def take_reply_metadata(self) -> Mapping[str, str | bytes] | None:
+        """Return the metadata to be sent ahead of the reply, None for none; from now on nobody writes into it."""
+        taken, self._reply_metadata = self._reply_metadata, _SENT
+        return taken
 
     @property
     def peer_identity(self) -> PeerIdentity | None:
@@ -87,8 +125,88 @@ class Context:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
+class _Sent(dict[str, "str | bytes"]):
+    """Stands for metadata that is on its way."""
+
+    def __setitem__(self, name: str, value: str | bytes) -> None:
+        raise RuntimeError(f"{name}: the metadata ahead of the reply has been sent; write into `trailers` instead")
+
+
+_SENT = _Sent()
+
+
+class ReplyMetadata:
+    """What servers send along with their replies, for a caller who asks.
+
+        with context.ReplyMetadata() as received:
+            reply = await users.get(request)
+        received.metadata, received.trailers
+
+    Each unary call that is made within it, by the same task or one that it started there, fills it anew; within another
+    one, both are filled. The replies of a streaming call have theirs as attributes, with no need for this.
+
+    Attributes:
+        metadata: what came ahead of the reply (gRPC's initial metadata), names in lower case.
+        trailers: what came after it, or with the error (trailing metadata).
+    """
+
+    __slots__ = ("_outer", "_token", "metadata", "trailers")
+
+    def __init__(self) -> None:
+        self.metadata: Mapping[str, str] = _EMPTY
+        self.trailers: Mapping[str, str] = _EMPTY
+        self._outer: ReplyMetadata | None = None
+        self._token: Token[ReplyMetadata | None] | None = None
+
+    def fill(self, metadata: Mapping[str, str], trailers: Mapping[str, str]) -> None:
+        """Take in what came with a reply; the transport's part."""
+        self.metadata, self.trailers = metadata, trailers
+        if self._outer is not None:
+            self._outer.fill(metadata, trailers)
+
+    def __enter__(self) -> Self:
+        self._outer = _received.get()
+        self._token = _received.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            _received.reset(self._token)
+            self._token = None
+
+
+def from_base64(value: str) -> list[bytes]:
+    """Return the bytes of a `-bin` entry of metadata: one item for each time that it was sent.
+
+    Raises:
+        ValueError: it isn't base64.
+    """
+    try:
+        return [base64.b64decode(text + "=" * (-len(text) % 4), validate=True) for text in value.split(",")]
+    except binascii.Error as error:
+        raise ValueError("a binary value isn't base64") from error
+
+
+def to_base64(value: bytes) -> str:
+    """Return bytes as a `-bin` entry of metadata has them: base64 without padding."""
+    return base64.b64encode(value).decode().rstrip("=")
+
+
+def text_metadata(metadata: Mapping[str, str | bytes] | None) -> dict[str, str]:
+    """Return metadata to be sent as a new dict of texts, bytes as base64."""
+    if not metadata:
+        return {}
+    return {name: to_base64(value) if isinstance(value, bytes) else value for name, value in metadata.items()}
+
+
 _NONE = Context()
 _current: ContextVar[Context] = ContextVar("ketch", default=_NONE)
+_received: ContextVar[ReplyMetadata | None] = ContextVar("ketch reply metadata", default=None)
+
+#: Return what a caller wants filled with the metadata of replies, None where nobody asked.
+wanted: Callable[[], ReplyMetadata | None] = _received.get
 
 
 def current() -> Context:

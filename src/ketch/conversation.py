@@ -11,7 +11,7 @@ from .rpc import ReplyStream
 from .transport import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable
+    from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 
 P = TypeVar("P")
 
@@ -33,6 +33,16 @@ class Conversation(ReplyStream[P], Generic[P]):
         self._decode: Decode
         self._sender: asyncio.Task[None] | None = None
         self._ended = False
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the server sent ahead of its first reply."""
+        return {} if self._stream is None else self._stream.metadata
+
+    @property
+    def trailers(self) -> Mapping[str, str]:
+        """What the server sent after its last reply."""
+        return {} if self._stream is None else self._stream.trailers
 
     async def __anext__(self) -> P:
         if self._ended:

@@ -7,7 +7,7 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from .errors import NotRunning, RegistryError, Unavailable
+from .errors import NotRunning, RegistryError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class Directory:
         """Begin to watch a service, unless that was done, and wait for the first snapshot.
 
         Raises:
-            Unavailable: the registry can't be read.
+            Unreachable: the registry can't be read.
         """
         if service not in self._watches:
             self._first[service] = asyncio.get_running_loop().create_future()
@@ -61,11 +61,11 @@ class Directory:
             async with asyncio.timeout(_PATIENCE):
                 await asyncio.shield(first)
         except TimeoutError:
-            raise Unavailable(f"{service}: the registry did not answer within {_PATIENCE:g} s") from None
+            raise Unreachable(f"{service}: the registry did not answer within {_PATIENCE:g} s") from None
         except (RegistryError, NotRunning) as error:
             if self._first.get(service) is first:  # it isn't when another one has begun anew meanwhile
                 await self._forget(service)
-            raise Unavailable(f"{service}: {error}") from error
+            raise Unreachable(f"{service}: {error}") from error
 
     async def close(self) -> None:
         """Stop watching."""

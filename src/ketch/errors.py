@@ -19,6 +19,7 @@ KetchError
 │   └── ProtocolError            a peer broke its protocol's rules; its connection ends
 └── StatusError                  the end of a call that did not succeed; crosses the wire as itself
     └── Cancelled … Unauthenticated, one for each of gRPC's sixteen status codes
+        └── Unreachable          an Unavailable: no server has looked at the call
 """
 
 from __future__ import annotations
@@ -231,6 +232,10 @@ class Unavailable(StatusError):
     """The peer can't take the call now; retrying may help."""
 
     code = Code.UNAVAILABLE
+
+
+class Unreachable(Unavailable):
+    """No server has looked at the call, so making it again does no harm: nobody is there, or it was refused unseen."""
 
 
 class DataLoss(StatusError):

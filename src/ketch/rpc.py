@@ -21,7 +21,8 @@ from .errors import Internal
 Q = TypeVar("Q")
 P = TypeVar("P")
 
-Metadata: TypeAlias = Mapping[str, str]
+#: Names in lower case; bytes, or base64 text, under names that end in `-bin`.
+Metadata: TypeAlias = Mapping[str, str | bytes]
 Reply: TypeAlias = Coroutine[Any, Any, P]
 
 
@@ -86,6 +87,16 @@ class Servicer(ABC):
 
 class ReplyStream(AsyncIterator[P]):
     """The replies of a streaming call, in order; iterate it once. Leaving early: `aclose()` or `async with`."""
+
+    @property
+    @abstractmethod
+    def metadata(self) -> Mapping[str, str]:
+        """What the server sent ahead of its first reply; empty before that came."""
+
+    @property
+    @abstractmethod
+    def trailers(self) -> Mapping[str, str]:
+        """What the server sent after its last reply; empty before the call has ended."""
 
     @abstractmethod
     async def __anext__(self) -> P:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from .call import Call, Kind, compose
-from .context import Context, enter
+from .context import enter
 from .errors import (
     CodecError,
     DeadlineExceeded,
@@ -68,8 +68,7 @@ class _Serving:
     async def _unary(self, request: Request) -> bytes:
         decode, encode = self._coders.get(request.content_type) or self._find(request.content_type)
         payload = _read(self._method, decode, request.body)
-        context = Context(self._method.path, request.metadata, None, 1, request.deadline, request.peer)
-        enter(context)
+        enter(request)
         try:
             if self._chain is None:
                 reply = await self._handler(payload)
@@ -79,13 +78,11 @@ class _Serving:
             raise
         except Exception as error:
             raise self._status(error) from error
-        request.trailers = context.sent_trailers
         return self._write(encode, reply)
 
     async def _stream(self, request: Request, stream: Stream) -> None:
         decode, encode = self._coders.get(request.content_type) or self._find(request.content_type)
-        context = Context(self._method.path, request.metadata, None, 1, request.deadline, request.peer)
-        enter(context)
+        enter(request)
         requests = _requests(self._method, stream, decode)
         try:
             await self._converse(request, requests, stream, encode)
@@ -95,7 +92,6 @@ class _Serving:
             raise self._status(error) from error
         finally:
             await requests.aclose()
-        request.trailers = context.sent_trailers
 
     async def _converse(
         self, request: Request, requests: AsyncGenerator[Any, None], stream: Stream, encode: Encode

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self, TypeAlias
 
+from .context import Context
 from .errors import ConfigurationError
 from .tls import Tls
 
@@ -18,27 +19,29 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from .context import ReplyMetadata
     from .url import Url
 
 #: Largest message that is sent or accepted unless configured otherwise, in bytes (gRPC's customary limit).
 MAX_MESSAGE_SIZE = 4 * 1024 * 1024
 
+#: Metadata to send: names in lower case; bytes, or base64 text, under names that end in `-bin`.
+Metadata: TypeAlias = "Mapping[str, str | bytes]"
 
-class Request:
-    """What arrives with a call, before any decoding.
+
+class Request(Context):
+    """What arrives with a call, before any decoding: the call's context, its body and what that is.
+
+    `metadata` has names in lower case; values of names that end in `-bin` are base64 text without padding. Names that
+    are the transport's own (`grpc-*`, `te`, `:path` …) are not among them. `trailers` and `reply_metadata` are for the
+    handler's side to write, and for the transport to send.
 
     Attributes:
-        method: `/pkg.Service/Method`.
-        metadata: names in lower case; values of names that end in `-bin` are base64 text without padding.
-            Names that are the transport's own (`grpc-*`, `te`, `:path` …) are not among them.
         content_type: media type of the bodies: `application/protobuf`, `application/json`, …
-        deadline: on `time.monotonic()`'s clock, None where the caller set none.
-        peer: the caller's address; a `peer.Peer` where its certificate was verified.
         body: the request of a unary call; b"" for a streaming one.
-        trailers: what the handler wants sent after its reply; filled by the handler's side, None for nothing.
     """
 
-    __slots__ = ("body", "content_type", "deadline", "metadata", "method", "peer", "trailers")
+    __slots__ = ("body", "content_type")
 
     def __init__(
         self,
@@ -50,20 +53,27 @@ class Request:
         peer: str = "",
         body: bytes = b"",
     ) -> None:
-        self.method = method
-        self.metadata = metadata
+        super().__init__(method, metadata, None, 1, deadline, peer)
         self.content_type = content_type
-        self.deadline = deadline
-        self.peer = peer
         self.body = body
-        self.trailers: Mapping[str, str] | None = None
+
+    @property
+    def method(self) -> str:
+        """`/pkg.Service/Method`."""
+        return self.name
 
 
 class Stream(ABC):
     """One streaming call as either side sees it: encoded messages in order, each way.
 
     One task may send while another receives; neither method is for two tasks at once.
+
+    Attributes:
+        compress: Client: whether messages that follow are compressed; None as the transport is configured. True
+            counts only if it was asked for when the stream was made. A server's is its request's.
     """
+
+    compress: bool | None
 
     @abstractmethod
     async def send(self, body: bytes) -> None:
@@ -91,6 +101,9 @@ class Stream(ABC):
     @abstractmethod
     def cancel(self) -> None:
         """Give the call up at once; the peer is told. No error when it has ended."""
+
+    async def begin(self) -> None:  # noqa: B027 - optional to implement
+        """Server: send the request's `reply_metadata` now, and not just ahead of the first message."""
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -152,17 +165,21 @@ class Channel(ABC):
         body: bytes,
         *,
         content_type: str,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
         timeout: float | None = None,
+        received: ReplyMetadata | None = None,
+        compress: bool | None = None,
     ) -> bytes:
         """Make one call and return its reply's body.
 
         `timeout` in seconds bounds all of it, connecting included; cancelling the awaiting task cancels the call.
+        `received` is filled with what comes along, also when the call fails. `compress` says whether the request is
+        compressed, None as the transport is configured; a transport that doesn't compress ignores it.
 
         Raises:
-            StatusError: what the server answered; `Unavailable` when it can't be reached or the connection
-                is lost; `DeadlineExceeded` when `timeout` passes; `ResourceExhausted` when a message is too
-                large.
+            StatusError: what the server answered; `Unreachable` when nothing of the call was looked at; `Unavailable`
+                when the connection is lost; `DeadlineExceeded` when `timeout` passes; `ResourceExhausted` when a
+                message is too large.
         """
 
     @abstractmethod
@@ -171,8 +188,9 @@ class Channel(ABC):
         method: str,
         *,
         content_type: str,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
         timeout: float | None = None,
+        compress: bool | None = None,
     ) -> Stream:
         """Start a streaming call; errors as `unary`'s. Cancel the stream or receive until it ends."""
 

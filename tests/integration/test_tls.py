@@ -364,6 +364,17 @@ async def test_who_tries_again_and_again_does_not_fill_the_log(listen, connect, 
     assert len([record for record in caplog.records if "plain text" in record.message]) == 1
 
 
+async def test_who_only_looks_whether_the_port_is_open_is_not_worth_a_line(listen, pair, caplog):
+    """Load balancers and Kubernetes' probes do."""
+    listener = await listen(*pair)
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection(*listener.address.split(":"))
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+    assert not caplog.records
+
+
 async def test_a_tls_client_on_a_plain_port_is_told_and_so_is_the_log(listen, connect, authority, caplog):
     listener = await listen()
     with pytest.raises(Unavailable, match="TLS: it closed the connection during the TLS handshake; does it speak TLS"):

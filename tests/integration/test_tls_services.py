@@ -263,6 +263,7 @@ def test_a_service_says_at_start_that_tls_is_on_and_commands_use_the_same_settin
             assert (code, "would come in plain text" in output) == (1, True)
         finally:
             process.terminate()
+            process.communicate(timeout=20)
     assert process.returncode == 0
 
 

@@ -92,13 +92,17 @@ class Calculator(Calc):
                 return "no number"
             case 504:
                 await asyncio.Event().wait()
+        context.current().reply_metadata["region"] = "north"
         context.current().trailers["served-by"] = "calculator"
+        context.current().trailers["raw-bin"] = b"\x00\xff"
         return Number(request.value * 2)
 
     async def count(self, request, /):
+        context.current().reply_metadata["region"] = "south"
         try:
             for value in range(request.value):
                 yield Number(value)
+            context.current().trailers["counted"] = str(request.value)
             if request.value == 13:
                 raise NotFound("unlucky")
         finally:
@@ -141,6 +145,34 @@ async def test_metadata_reaches_the_handler(stub, calculator):
     assert calculator.seen == {"token": "t"}
 
 
+async def test_binary_metadata_reaches_the_handler_and_comes_back(stub, calculator):
+    with context.ReplyMetadata() as received:
+        await stub.double(Number(1), metadata={"token-bin": b"\x01\x02"})
+    assert context.from_base64(calculator.seen["token-bin"]) == [b"\x01\x02"]
+    assert context.from_base64(received.trailers["raw-bin"]) == [b"\x00\xff"]
+
+
+async def test_a_caller_who_asks_gets_the_metadata_of_a_reply(stub):
+    with context.ReplyMetadata() as outer:
+        with context.ReplyMetadata() as received:
+            await stub.double(Number(1))
+        assert dict(received.metadata) == {"region": "north"}
+        assert received.trailers["served-by"] == "calculator"
+        assert (outer.metadata, outer.trailers) == (received.metadata, received.trailers)
+        with pytest.raises(AlreadyExists):
+            await stub.double(Number(409))
+        assert outer.trailers["why"] == "twice"
+        assert received.trailers["served-by"] == "calculator"
+
+
+async def test_a_stream_of_replies_has_the_metadata(stub):
+    replies = stub.count(Number(2))
+    assert (dict(replies.metadata), dict(replies.trailers)) == ({}, {})
+    assert [reply.value async for reply in replies] == [0, 1]
+    assert dict(replies.metadata) == {"region": "south"}
+    assert dict(replies.trailers) == {"counted": "2"}
+
+
 async def test_an_error_crosses_the_wire_as_itself(stub):
     with pytest.raises(NotFound, match="no such number"):
         await stub.double(Number(404))
@@ -176,20 +208,19 @@ async def test_a_hanging_handler_ends_with_the_deadline(stub):
 
 
 async def test_a_garbage_request_is_an_invalid_argument(stub):
-    client = stub._caller
-    channel = client._pick("calc.Calc") or await client._find("calc.Calc")
+    channel, _ = await stub._caller._finder.find("calc.Calc", None)
     with pytest.raises(InvalidArgument, match="no JSON of Number"):
         await channel.unary("/calc.Calc/Double", b"garbage", content_type="application/json")
 
 
 async def test_an_unknown_content_type_is_unimplemented(stub):
-    channel = await stub._caller._find("calc.Calc")
+    channel, _ = await stub._caller._finder.find("calc.Calc", None)
     with pytest.raises(Unimplemented, match="text/html"):
         await channel.unary("/calc.Calc/Double", b"", content_type="text/html")
 
 
 async def test_an_unknown_method_is_unimplemented(stub):
-    channel = await stub._caller._find("calc.Calc")
+    channel, _ = await stub._caller._finder.find("calc.Calc", None)
     with pytest.raises(Unimplemented):
         await channel.unary("/calc.Calc/Nope", b"", content_type="application/json")
 

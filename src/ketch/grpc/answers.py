@@ -9,15 +9,14 @@ from ..errors import Internal, StatusError
 from ..http2.codes import ErrorCode
 from ..http2.compression import encode
 from . import status
-from .compression import ACCEPTED
+from .compression import ACCEPTED, GZIP
 from .content import to_wire
 from .metadata import fields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ..http2.compression import Field
     from ..http2.stream import Stream
+    from ..transport import Metadata
 
 _OK: Final = encode([("grpc-status", "0")])
 #: What a client that doesn't speak gRPC gets (gRPC over HTTP/2, "Responses").
@@ -34,7 +33,17 @@ def head(content_type: str) -> bytes:
     return encode(_initial(content_type))
 
 
-def ok(trailers: Mapping[str, str] | None) -> bytes:
+def full_head(content_type: str, metadata: Metadata | None, *, compressed: bool) -> bytes:
+    """Return the block that comes before the first message, with metadata, and how messages are compressed.
+
+    Raises:
+        Internal: the metadata can't be sent.
+    """
+    said = [("grpc-encoding", GZIP)] if compressed else []
+    return head(content_type) + encode([*said, *fields(metadata or {})])
+
+
+def ok(trailers: Metadata | None) -> bytes:
     """Return the block that ends a call well.
 
     Raises:
@@ -43,10 +52,12 @@ def ok(trailers: Mapping[str, str] | None) -> bytes:
     return encode([("grpc-status", "0"), *fields(trailers)]) if trailers else _OK
 
 
-def failure(error: StatusError, content_type: str, *, headed: bool) -> bytes:
+def failure(error: StatusError, content_type: str, trailers: Metadata | None = None, *, headed: bool) -> bytes:
     """Return the block that ends a call with an error; all that is said where nothing was before (`headed`)."""
     try:
         said = status.trailers(error)
+        if trailers:
+            said += fields({name: value for name, value in trailers.items() if name not in error.metadata})
     except Internal as broken:
         said = status.trailers(broken)
     return encode(said if headed else [*_initial(content_type), *said])

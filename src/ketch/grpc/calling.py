@@ -9,8 +9,9 @@ from ..http2.codes import ErrorCode
 from ..http2.stream import Stream
 from . import status
 from .duplex import Duplex, ended
+from .framing import PREFIX
 from .heads import response_head
-from .inbox import PREFIX, Inbox
+from .inbox import Inbox
 from .metadata import NONE
 from .wire import Wire
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
+    from ..context import ReplyMetadata
     from ..http2.compression import Headers
     from .heads import ResponseHead
 
@@ -37,11 +39,14 @@ class ClientUnary(Stream):
         reply: gets the reply's body, or the call's status.
         refused: the server didn't look at the call; it may be made again elsewhere.
         deadline: on `time.monotonic()`'s clock, None for none.
+        received: gets the metadata that comes along, None where nobody wants it.
     """
 
-    __slots__ = ("_body", "_encoding", "_headed", "_inbox", "_wire", "deadline", "refused", "reply")
+    __slots__ = ("_body", "_head", "_inbox", "_wire", "deadline", "received", "refused", "reply")
 
-    def __init__(self, wire: Caller, reply: asyncio.Future[bytes], deadline: float | None) -> None:
+    def __init__(
+        self, wire: Caller, reply: asyncio.Future[bytes], deadline: float | None, received: ReplyMetadata | None
+    ) -> None:
         super().__init__(wire.connection)
         self.reply = reply
         self.refused = False
@@ -49,19 +54,20 @@ class ClientUnary(Stream):
         self._wire = wire
         self._body: bytes | None = None
         self._inbox: Inbox | None = None
-        self._headed = False
-        self._encoding = ""
+        self.received = received
+        self._head: ResponseHead | None = None
 
     def on_headers(self, headers: Headers, *, end: bool) -> None:
         """Take the response's headers, or its trailers."""
         head: ResponseHead = headers.memo or response_head(headers)
         if end:
             self._finish(head)
-        elif self._headed:
+        elif self._head is not None:
             self.fail(Internal("the server sent headers twice"))
         elif not head.informational:
-            self._headed = True
-            self._encoding = head.encoding
+            self._head = head
+            if self.received is not None:
+                self.received.fill(head.metadata, NONE)
             if head.error is not None:
                 self.fail(head.failure())
 
@@ -83,7 +89,8 @@ class ClientUnary(Stream):
         inbox = self._inbox
         if inbox is None:
             inbox = self._inbox = Inbox(self, self._wire.pool, self._wire.tuning.max_message_size)
-            inbox.encoding = self._encoding
+            if self._head is not None:
+                inbox.encoding = self._head.encoding
         inbox.feed(payload)
         try:
             if self._body is None:
@@ -96,6 +103,8 @@ class ClientUnary(Stream):
     def _finish(self, head: ResponseHead) -> None:
         if self._inbox is not None:
             self._inbox.close()
+        if self.received is not None:
+            self.received.fill(NONE if self._head is None else self._head.metadata, head.metadata)
         reply = self.reply
         if reply.done():
             return

@@ -7,15 +7,14 @@ import time
 from typing import TYPE_CHECKING
 
 from .. import transport
-from ..errors import AddressUnavailable, Cancelled, ConfigurationError, DeadlineExceeded, Unavailable
+from ..errors import AddressUnavailable, Cancelled, ConfigurationError, DeadlineExceeded, Unreachable
 from .address import Address
 from .client import ClientWire
 from .tunnel import Tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ..transport import Stream
+    from ..context import ReplyMetadata
+    from ..transport import Metadata, Stream
     from .credentials import ClientCredentials
     from .tuning import Tuning
 
@@ -42,8 +41,10 @@ class GrpcChannel(transport.Channel):
         body: bytes,
         *,
         content_type: str,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
         timeout: float | None = None,
+        received: ReplyMetadata | None = None,
+        compress: bool | None = None,
     ) -> bytes:
         """Make one call and return its reply's body; see `transport.Channel`."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -53,13 +54,13 @@ class GrpcChannel(transport.Channel):
             if wire is None or len(wire.connection.streams) >= wire.connection.streams.room:
                 wire = await self._wait_for_room(deadline)
                 timeout = None if deadline is None else deadline - time.monotonic()
-            call = wire.unary(method, body, content_type, metadata, timeout, deadline)
+            call = wire.unary(method, body, content_type, metadata, timeout, deadline, received, compress)
             try:
                 return await call.reply
             except asyncio.CancelledError:
                 call.fail(Cancelled("the caller gave the call up"))
                 raise
-            except Unavailable:
+            except Unreachable:
                 retries -= 1
                 if not call.refused or retries < 0:
                     raise
@@ -69,8 +70,9 @@ class GrpcChannel(transport.Channel):
         method: str,
         *,
         content_type: str,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
         timeout: float | None = None,
+        compress: bool | None = None,
     ) -> Stream:
         """Start a streaming call; see `transport.Channel`."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -78,7 +80,7 @@ class GrpcChannel(transport.Channel):
         if wire is None or len(wire.connection.streams) >= wire.connection.streams.room:
             wire = await self._wait_for_room(deadline)
             timeout = None if deadline is None else deadline - time.monotonic()
-        return wire.stream(method, content_type, metadata, timeout, deadline)
+        return wire.stream(method, content_type, metadata, timeout, deadline, compress)
 
     async def close(self) -> None:
         """Close the connections; see `transport.Channel`."""
@@ -152,13 +154,13 @@ class GrpcChannel(transport.Channel):
             if socket is not None:
                 socket.abort()
             tls = "" if self._credentials is None else ", over TLS"
-            raise Unavailable(
+            raise Unreachable(
                 f"{self._address}: no answer in HTTP/2{tls} within {seconds:g} s; is it a gRPC server?"
             ) from error
         except (OSError, AddressUnavailable) as error:
-            raise Unavailable(f"{self._address} can't be reached: {error}") from error
+            raise Unreachable(f"{self._address} can't be reached: {error}") from error
         except ConfigurationError as error:
-            raise Unavailable(f"{self._address} can't be called: {error}") from error
+            raise Unreachable(f"{self._address} can't be called: {error}") from error
         except BaseException:
             if socket is not None:
                 socket.abort()
@@ -176,7 +178,7 @@ class GrpcChannel(transport.Channel):
         wire = ClientWire(self._tuning, loop, self._address, self._on_change, credentials)
 
         def fail(reason: str) -> None:
-            wire.fail(Unavailable(f"{self._address}: TLS: {reason}"))
+            wire.fail(Unreachable(f"{self._address}: TLS: {reason}"))
 
         name = credentials.server_name or where.host or "localhost"
         try:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..errors import Cancelled, StatusError, TransportError, Unavailable
+from ..errors import Cancelled, StatusError, TransportError, Unavailable, Unreachable
 from ..http2.codes import name_of
 from ..http2.compression import encode
 from . import status, timeouts
 from .calling import Caller, ClientStream, ClientUnary
-from .compression import ACCEPTED
+from .compression import ACCEPTED, GZIP
 from .content import to_wire
-from .duplex import frame
+from .framing import WORTHWHILE, frame, frame_compressed
 from .metadata import fields
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
+    from ..context import ReplyMetadata
     from ..errors import ProtocolError
+    from ..transport import Metadata
     from .credentials import ClientCredentials
     from .tuning import Tuning
 
 #: Header blocks kept, of methods and of timeouts each.
 _REMEMBERED: Final = 1024
+_COMPRESSED: Final = encode([("grpc-encoding", GZIP)])
 
 
 class ClientWire(Caller):
@@ -58,29 +61,35 @@ class ClientWire(Caller):
         """Return when calls can be made.
 
         Raises:
-            Unavailable: the server doesn't speak HTTP/2, or refuses us.
+            Unreachable: the server doesn't speak HTTP/2, or refuses us.
         """
         await self.ready
         if self._refused:
-            raise Unavailable(f"{self._address} refuses us: {self._refused}")
+            raise Unreachable(f"{self._address} refuses us: {self._refused}")
 
     def unary(
         self,
         method: str,
         body: bytes,
         content_type: str,
-        metadata: Mapping[str, str] | None,
+        metadata: Metadata | None,
         timeout: float | None,
         deadline: float | None,
+        received: ReplyMetadata | None,
+        compress: bool | None,  # noqa: FBT001 - handed on by its name
     ) -> ClientUnary:
         """Start a unary call; there is room for it.
 
         Raises:
             ResourceExhausted: the message is too large.
         """
-        message = frame(body, self.tuning.max_message_size)
         block = self._block(method, content_type, metadata, timeout)
-        call = ClientUnary(self, self.loop.create_future(), deadline)
+        if compress or (compress is None and self.tuning.compression and len(body) >= WORTHWHILE):
+            message = frame_compressed(body, self.tuning.max_message_size, insist=compress is True)
+            block += _COMPRESSED
+        else:
+            message = frame(body, self.tuning.max_message_size)
+        call = ClientUnary(self, self.loop.create_future(), deadline, received)
         if deadline is not None:
             self.deadlines.watch(deadline)
         connection = self.connection
@@ -92,13 +101,18 @@ class ClientWire(Caller):
         self,
         method: str,
         content_type: str,
-        metadata: Mapping[str, str] | None,
+        metadata: Metadata | None,
         timeout: float | None,
         deadline: float | None,
+        compress: bool | None,  # noqa: FBT001 - as above
     ) -> ClientStream:
         """Start a streaming call; there is room for it."""
         block = self._block(method, content_type, metadata, timeout)
         call = ClientStream(self, deadline)
+        call.compress = compress
+        if compress or (compress is None and self.tuning.compression):
+            call.packs = True
+            block += _COMPRESSED
         if deadline is not None:
             self.deadlines.watch(deadline)
         connection = self.connection
@@ -109,7 +123,7 @@ class ClientWire(Caller):
     def failure(self, code: int, reason: str, *, refused: bool) -> StatusError:
         """Return the error of a call whose stream was reset."""
         if refused:
-            return Unavailable(f"{self._address}: {reason}")
+            return Unreachable(f"{self._address}: {reason}")
         if self._cancelled:
             return Cancelled("the channel was closed")
         if self.connection.ended:
@@ -131,7 +145,7 @@ class ClientWire(Caller):
         # In TLS 1.3 it is only now that a server says what it thinks of our certificate.
         because = f": {exc}" if exc else ""
         because += "" if isinstance(exc, TransportError) else self._hint()
-        self.fail(Unavailable(f"{self._address} closed the connection before it spoke HTTP/2{because}"))
+        self.fail(Unreachable(f"{self._address} closed the connection before it spoke HTTP/2{because}"))
         self._on_change(self)
 
     def on_settings(self) -> None:
@@ -157,7 +171,7 @@ class ClientWire(Caller):
 
     def on_end(self, error: ProtocolError) -> None:
         """Close a connection whose server broke the rules."""
-        self.fail(Unavailable(f"{self._address} does not speak gRPC: {error}{self._hint()}"))
+        self.fail(Unreachable(f"{self._address} does not speak gRPC: {error}{self._hint()}"))
         self.close()
         self._on_change(self)
 
@@ -169,9 +183,7 @@ class ClientWire(Caller):
 
     # header blocks
 
-    def _block(
-        self, method: str, content_type: str, metadata: Mapping[str, str] | None, timeout: float | None
-    ) -> bytes:
+    def _block(self, method: str, content_type: str, metadata: Metadata | None, timeout: float | None) -> bytes:
         block = self._blocks.get((method, content_type)) or self._encode(method, content_type)
         if timeout is not None:
             block += self._timeouts.get(timeout) or self._encode_timeout(timeout)

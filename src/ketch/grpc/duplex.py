@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import transport
-from ..errors import Cancelled, Internal, ResourceExhausted, StatusError
+from ..errors import Cancelled, Internal, StatusError
 from ..http2.stream import Stream
+from .framing import frame, frame_compressed
 from .inbox import Inbox
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Duplex(Stream, transport.Stream):
     Attributes:
         failure: what the call ended with, None while it goes on or when it ended well.
         deadline: on `time.monotonic()`'s clock, None for none.
+        packs: the headers say that messages may come compressed.
     """
 
     def __init__(self, wire: Wire, stream_id: int = 0) -> None:
@@ -28,6 +30,8 @@ class Duplex(Stream, transport.Stream):
         self.wire = wire
         self.failure: StatusError | None = None
         self.deadline: float | None = None
+        self.compress: bool | None = None
+        self.packs = False
         self.inbox = Inbox(self, wire.pool, wire.tuning.max_message_size)
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
@@ -54,9 +58,8 @@ class Duplex(Stream, transport.Stream):
             raise self.failure
         if self.closed or self.sent_end:
             raise ended()
-        if not self.connection.sender.message(
-            self, self.head(), frame(body, self.wire.tuning.max_message_size), end=False
-        ):
+        head = self.head()
+        if not self.connection.sender.message(self, head, self.frame(body), end=False):
             self._writer = self.wire.loop.create_future()
             try:
                 await self._writer
@@ -66,6 +69,13 @@ class Duplex(Stream, transport.Stream):
     def head(self) -> bytes:
         """Return header frames that have to go before the first message."""
         return b""
+
+    def frame(self, body: bytes) -> bytes:
+        """Return a message as it is sent."""
+        limit = self.wire.tuning.max_message_size
+        if not self.packs or self.compress is False:
+            return frame(body, limit)
+        return frame_compressed(body, limit, insist=self.compress is True)
 
     def is_over(self) -> bool:
         """Whether the peer sends no more."""
@@ -124,15 +134,3 @@ class Duplex(Stream, transport.Stream):
 def ended() -> StatusError:
     """Return the error for sending on a call that ended well."""
     return Cancelled("the call has ended; nothing more can be sent")
-
-
-def frame(body: bytes, limit: int) -> bytes:
-    """Return a message with its length in front.
-
-    Raises:
-        ResourceExhausted: it is too large.
-    """
-    size = len(body)
-    if size > limit:
-        raise ResourceExhausted(f"a message of {size} bytes is larger than the limit of {limit}")
-    return b"\0" + size.to_bytes(4) + body

@@ -66,7 +66,7 @@ class Guard:
             gate.abort()
 
     def complain(self, peer: str, reason: str) -> None:
-        """Log who was turned away, for each reason once in a while."""
+        """Log who was turned away, for each reason once in a while; there are as many as OpenSSL has."""
         now = time.monotonic()
         last, silent = self._complaints.get(reason, (-_COMPLAIN, 0))
         if now - last < _COMPLAIN:
@@ -123,7 +123,8 @@ class Gate(Tunnel):
         self._leave()
 
     def _turned_away(self, reason: str) -> None:
-        self._guard.complain(address_of(self), reason)
+        if not self._first:  # who said nothing only looked whether the port is open
+            self._guard.complain(address_of(self), reason)
 
     def _answer_plainly(self, data: bytes) -> None:
         if data.startswith(PREFACE[: len(data)]):
@@ -142,5 +143,6 @@ class Gate(Tunnel):
             self._socket.close()
 
     def _lose_patience(self) -> None:
+        self._first = False
         self._fail(f"no TLS handshake within {self._guard.patience:g} s")
         self._socket.abort()

@@ -22,10 +22,11 @@ class RequestHead:
         content_type: the body's media type, "" where this is no gRPC call at all.
         timeout: in seconds, None for none.
         encoding: how messages flagged as compressed are.
+        takes_gzip: the caller understands replies that are compressed.
         problem: what to answer instead of handling it.
     """
 
-    __slots__ = ("content_type", "encoding", "metadata", "path", "problem", "timeout")
+    __slots__ = ("content_type", "encoding", "metadata", "path", "problem", "takes_gzip", "timeout")
 
     def __init__(self, headers: Headers) -> None:
         fields = dict(headers.fields)
@@ -33,6 +34,7 @@ class RequestHead:
         self.content_type = from_wire(fields.get("content-type", "")) if fields.get(":method") == "POST" else ""
         self.metadata: Mapping[str, str] = collect(headers.fields)
         self.encoding = fields.get("grpc-encoding", compression.IDENTITY)
+        self.takes_gzip = compression.GZIP in fields.get("grpc-accept-encoding", "").replace(" ", "").split(",")
         self.timeout: float | None = None
         self.problem: StatusError | None = None
         if headers.oversized:

@@ -8,15 +8,14 @@ for: those share a `Pool`, so that many half-sent messages at a time can't take 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..errors import Internal, ResourceExhausted
 from .compression import IDENTITY, expand
+from .framing import PREFIX
 
 if TYPE_CHECKING:
     from ..http2.stream import Stream
-
-PREFIX: Final = 5
 
 
 class Pool:
@@ -53,13 +52,15 @@ class Inbox:
     Attributes:
         wanted: size of the message it waits in line for, 0 for none.
         encoding: how messages flagged as compressed are.
+        compressed: whether the message that was taken last was.
     """
 
-    __slots__ = ("_buffer", "_claimed", "_credited", "_limit", "_pool", "_stream", "encoding", "wanted")
+    __slots__ = ("_buffer", "_claimed", "_credited", "_limit", "_pool", "_stream", "compressed", "encoding", "wanted")
 
     def __init__(self, stream: Stream, pool: Pool, limit: int) -> None:
         self.wanted = 0
         self.encoding = IDENTITY
+        self.compressed = False
         self._stream = stream
         self._pool = pool
         self._limit = limit
@@ -114,6 +115,7 @@ class Inbox:
         self._release()
         self._stream.consume(end - self._credited)
         self._credited = 0
+        self.compressed = flag == 1
         return body if not flag else self._expand(flag, body)
 
     def settle(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ..http2.compression import Field
+    from ..transport import Metadata
 
 NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -20,11 +22,11 @@ _NAME: Final = re.compile(r"[0-9a-z_.-]+")
 _VALUE: Final = re.compile(r"[ -~]*")
 
 
-def fields(metadata: Mapping[str, str]) -> list[Field]:
+def fields(metadata: Metadata) -> list[Field]:
     """Return metadata as header fields.
 
     Raises:
-        Internal: a name or value can't be sent; binary values go under a name that ends in `-bin`, as base64.
+        Internal: a name or value can't be sent; binary values go under a name that ends in `-bin`.
     """
     out = []
     for name, value in metadata.items():
@@ -32,10 +34,17 @@ def fields(metadata: Mapping[str, str]) -> list[Field]:
             raise Internal(
                 f"{name[:40]!r} can't be sent as metadata: lower case, digits, _ . - and no name of gRPC's own"
             )
-        if not _VALUE.fullmatch(value):
-            raise Internal(f"metadata {name}: only printable ASCII can be sent; use {name}-bin with base64")
-        out.append((name, value.strip(" ").rstrip("=") if name.endswith("-bin") else value.strip(" ")))
+        out.append((name, _text(name, value)))
     return out
+
+
+def _text(name: str, value: str | bytes) -> str:
+    binary = name.endswith("-bin")
+    if binary and isinstance(value, bytes):
+        return base64.b64encode(value).decode().rstrip("=")
+    if isinstance(value, bytes) or not _VALUE.fullmatch(value):
+        raise Internal(f"metadata {name}: only printable ASCII can be sent; bytes go under a name that ends in -bin")
+    return value.strip(" ").rstrip("=") if binary else value.strip(" ")
 
 
 def collect(headers: Iterable[Field]) -> Mapping[str, str]:

@@ -10,12 +10,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import StatusError, Unavailable, Unimplemented
-from ..http2.codes import ErrorCode
 from ..http2.frames import PREFACE
 from ..peer import Peer
 from . import answers
 from .heads import request_head
-from .serving import Host, Refusal, ServerStream, UnaryCall, serve
+from .refusal import Refusal
+from .server_stream import ServerStream
+from .serving import Call, Host, serve
+from .unary_call import UnaryCall
 from .wire import spawner
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class ServerWire(Host):
         self, tuning: Tuning, loop: asyncio.AbstractEventLoop, routes: Mapping[str, Route], wires: set[ServerWire]
     ) -> None:
         super().__init__(tuning, loop, client=False)
-        self.running: set[UnaryCall | ServerStream] = set()
+        self.running: set[Call] = set()
         self._routes = routes
         self._wires = wires
         self._first = b""
@@ -161,18 +163,16 @@ class ServerWire(Host):
     def _refuse(self, stream_id: int, content_type: str, error: StatusError) -> Refusal:
         return Refusal(self, stream_id, answers.failure(error, content_type, headed=False), at_end=False)
 
-    def start(
-        self, call: UnaryCall | ServerStream, handler: Callable[[Request], Awaitable[Any]], request: Request
-    ) -> None:
+    def start(self, call: Call, handler: Callable[[Request], Awaitable[Any]], request: Request) -> None:
         """Handle a call in a task of its own."""
         if len(self.running) >= self.tuning.limits.max_streams:
             # Streams that were reset are gone at once, their handlers only soon: both count (CVE-2023-44487).
-            self.connection.reset(call, ErrorCode.REFUSED_STREAM)
+            call.refuse()
             return
         self.running.add(call)
         call.task = self._spawn(serve(self, call, handler, request))
 
-    def retire(self, call: UnaryCall | ServerStream) -> None:
+    def retire(self, call: Call) -> None:
         """Forget a call whose handler has ended."""
         self.running.discard(call)
         if self._stopping:

@@ -65,10 +65,7 @@ def trailers(error: StatusError) -> list[Field]:
         packed = pack(error)
         if len(packed) <= _MOST_DETAILS:
             out.append(("grpc-status-details-bin", _to_text(packed)))
-    out += fields(
-        {name: _to_text(value) if isinstance(value, bytes) else value for name, value in error.metadata.items()}
-    )
-    return out
+    return out + fields(error.metadata)
 
 
 def read(code: str, headers: Sequence[Field]) -> StatusError:

@@ -9,11 +9,13 @@ from ..errors import ConfigurationError
 from ..http2.limits import Limits
 from ..tls import OPTIONS as TLS_OPTIONS
 from ..transport import MAX_MESSAGE_SIZE
+from .compression import GZIP
 
 if TYPE_CHECKING:
     from ..url import Url
 
 _LARGEST = 2**31 - 1
+_OPTIONS = "max_message_size", "max_streams", "connect_timeout", "keepalive", "keepalive_timeout", "compression"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Tuning:
             five minutes without data for abuse, hence the default.
         keepalive_timeout: how long the answer may take before the connection counts as lost.
         handshake_timeout: how long a client may take for the TLS handshake; `connect_timeout` bounds a server's.
+        compression: "gzip" to compress what is sent, "" for nothing; what comes compressed is understood either way.
         assembly: bytes that the incomplete messages of one connection may take; further ones wait.
         limits: what a peer may cost us.
     """
@@ -36,6 +39,7 @@ class Tuning:
     keepalive: float = 300.0
     keepalive_timeout: float = 20.0
     handshake_timeout: float = 10.0
+    compression: str = ""
     assembly: int = 64 * 1024 * 1024
     limits: Limits = field(default_factory=Limits)
 
@@ -46,7 +50,10 @@ class Tuning:
         Raises:
             ConfigurationError: one is unknown or out of its range.
         """
-        url.only("max_message_size", "max_streams", "connect_timeout", "keepalive", "keepalive_timeout", *TLS_OPTIONS)
+        url.only(*_OPTIONS, *TLS_OPTIONS)
+        compression = url.options.get("compression", "")
+        if compression not in {"", GZIP}:
+            raise ConfigurationError(f"{url.name}: option compression={compression[:20]} must be {GZIP}")
         size = int(_between(url, "max_message_size", MAX_MESSAGE_SIZE, 1, _LARGEST))
         usual = cls()
         return cls(
@@ -54,6 +61,7 @@ class Tuning:
             connect_timeout=_between(url, "connect_timeout", usual.connect_timeout, 0.001, 3600),
             keepalive=_between(url, "keepalive", usual.keepalive, 0, 1e6),
             keepalive_timeout=_between(url, "keepalive_timeout", usual.keepalive_timeout, 0.001, 3600),
+            compression=compression,
             assembly=max(usual.assembly, 2 * size),
             limits=Limits(max_streams=int(_between(url, "max_streams", usual.limits.max_streams, 1, _LARGEST))),
         )

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Largest content of a TLS record (RFC 8446 section 5.1): no read returns more.
 _RECORD: Final = 16_384
+#: Bytes that the socket hasn't taken, above which nobody is answered any more: several times what a wire lets wait.
+_UNREAD: Final = 4_194_304
 
 CLOSED: Final = "it closed the connection during the TLS handshake; does it speak TLS?"
 NO_ALPN: Final = "it did not agree on h2 by ALPN, which gRPC over TLS takes (RFC 9113 section 3.2)"
@@ -150,15 +152,22 @@ class Tunnel(asyncio.Protocol, asyncio.Transport):
         if chunks:
             self._wire.data_received(chunks[0] if len(chunks) == 1 else b"".join(chunks))
         if self._outgoing.pending:
-            self._flush()
+            self._answer()
         if error is not None:
-            self._break(error)
+            self._break(explain(error, server=self._server))
 
-    def _break(self, error: ssl.SSLError) -> None:
-        """Close what can't be encrypted or decrypted any more: in TLS 1.3 also a certificate refused late."""
+    def _answer(self) -> None:
+        """Send what OpenSSL has to say of its own: to a peer that makes it talk and doesn't read only so much."""
+        if self._socket.get_write_buffer_size() > _UNREAD:
+            self._break("answers aren't read")
+        else:
+            self._flush()
+
+    def _break(self, reason: str) -> None:
+        """Close what can't go on; in TLS 1.3 a certificate may be refused as late as this."""
         if not self._over:
             self._over = True
-            self._error = TransportError(f"TLS: {explain(error, server=self._server)}")
+            self._error = TransportError(f"TLS: {reason}")
             self._socket.close()
 
     def _flush(self) -> None:
@@ -177,7 +186,7 @@ class Tunnel(asyncio.Protocol, asyncio.Transport):
                 data = memoryview(data)[sent:]
                 sent = self._ssl.write(data)
         except ssl.SSLError as error:
-            self._break(error)
+            self._break(explain(error, server=self._server))
         else:
             self._socket.write(self._outgoing.read())
 

@@ -23,6 +23,7 @@ import pytest
 import pytest_asyncio
 
 from ..codec import JSON, PROTOBUF
+from ..context import ReplyMetadata
 from ..errors import (
     AddressUnavailable,
     Cancelled,
@@ -38,6 +39,7 @@ from ..errors import (
     Unknown,
     status_error,
 )
+from ..tls import ClientTls, ServerTls, Tls
 from ..transport import MAX_MESSAGE_SIZE, Channel, Listener, Request, Route, Stream, Transport
 from ..url import Url
 
@@ -64,7 +66,9 @@ class Served:
             "/suite/Crash": Route(unary=self.crash),
             "/suite/Wait": Route(unary=self.wait),
             "/suite/Large": Route(unary=self.large),
+            "/suite/Metadata": Route(unary=self.metadata),
             "/suite/Trailers": Route(stream=self.trailers),
+            "/suite/Early": Route(stream=self.early),
             "/suite/Chat": Route(stream=self.chat),
             "/suite/Count": Route(stream=self.count),
             "/suite/Sum": Route(stream=self.sum),
@@ -97,8 +101,25 @@ class Served:
     async def large(self, request: Request) -> bytes:
         return bytes(int(request.body))
 
+    async def metadata(self, request: Request) -> bytes:
+        request.reply_metadata.update({"x-first": "1", "x-first-bin": b"\x00\x01\x02"})
+        request.trailers["x-last"] = "2"
+        if request.body:
+            raise NotFound("all the same", metadata={"x-why": "3"})
+        return b"reply"
+
+    async def early(self, request: Request, stream: Stream) -> None:
+        request.reply_metadata["x-first"] = "1"
+        await stream.begin()
+        with pytest.raises(RuntimeError, match="has been sent"):
+            request.reply_metadata["x-first"] = "2"
+        self.started.set()
+        await self.release.wait()
+        request.compress = True
+        await stream.send(b"x" * 10_000)
+
     async def trailers(self, request: Request, stream: Stream) -> None:
-        request.trailers = {"x-cost": "7", "x-raw-bin": "AAEC"}
+        request.trailers.update({"x-cost": "7", "x-raw-bin": "AAEC"})
         await stream.send(b"one")
 
     async def chat(self, request: Request, stream: Stream) -> None:
@@ -340,6 +361,38 @@ class TransportSuite:
         assert await stream.receive() is None
         assert dict(stream.trailers) == {"x-cost": "7", "x-raw-bin": "AAEC"}
 
+    async def test_metadata_comes_ahead_of_a_reply_and_after_it(self, channel: Channel) -> None:
+        received = ReplyMetadata()
+        assert await self.call(channel, "Metadata", received=received) == b"reply"
+        assert dict(received.metadata) == {"x-first": "1", "x-first-bin": "AAEC"}
+        assert dict(received.trailers) == {"x-last": "2"}
+
+    async def test_metadata_comes_along_with_an_error(self, channel: Channel) -> None:
+        received = ReplyMetadata()
+        with pytest.raises(NotFound):
+            await self.call(channel, "Metadata", b"fail", received=received)
+        assert dict(received.metadata) == {"x-first": "1", "x-first-bin": "AAEC"}
+        assert dict(received.trailers) == {"x-last": "2", "x-why": "3"}
+
+    async def test_a_streams_metadata_can_be_sent_before_its_first_reply(
+        self, channel: Channel, served: Served
+    ) -> None:
+        stream = await self.open(channel, "Early")
+        await stream.end()
+        await served.started.wait()
+        served.release.set()
+        assert await stream.receive() == b"x" * 10_000
+        assert dict(stream.metadata) == {"x-first": "1"}
+        assert await stream.receive() is None
+
+    async def test_a_request_that_should_be_compressed_arrives_whole(self, channel: Channel) -> None:
+        body = b"again and " * 10_000
+        assert await self.call(channel, "Echo", body, compress=True) == body
+        stream = await self.open(channel, "Chat", compress=True)
+        await stream.send(body)
+        assert await stream.receive() == body.upper()
+        stream.cancel()
+
     async def test_a_status_after_some_replies_comes_after_them(self, channel: Channel) -> None:
         stream = await self.open(channel, "Half")
         assert await stream.receive() == b"half"
@@ -552,6 +605,20 @@ class TransportSuite:
             seen = {request.body for request in served.seen}
             assert refused
             assert seen == answered
+
+    async def test_tls_is_done_or_refused(self, make: Callable[[], Transport]) -> None:
+        """Nothing degrades in silence: who asks for TLS gets it, or an error at start."""
+        transport = make()
+        wanted = transport.tls or Tls(ServerTls("cert.pem", "key.pem"), ClientTls("root.pem"))
+        try:
+            transport.secure(wanted)
+        except ConfigurationError:
+            assert not transport.tls
+            return
+        assert transport.tls == wanted
+        if wanted.server is not None and wanted.server.cert == "cert.pem":
+            with pytest.raises(ConfigurationError):
+                await transport.open()  # nothing of the kind is here
 
     async def test_an_unknown_option_is_refused(self, make: Callable[[], Transport]) -> None:
         kind = type(make())

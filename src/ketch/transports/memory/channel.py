@@ -13,7 +13,10 @@ from .exchange import Exchange
 from .stream import MemoryStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+
+    from ...context import ReplyMetadata
+    from ...transport import Metadata
 
 
 class MemoryChannel(Channel):
@@ -31,8 +34,10 @@ class MemoryChannel(Channel):
         body: bytes,
         *,
         content_type: str,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
         timeout: float | None = None,
+        received: ReplyMetadata | None = None,
+        compress: bool | None = None,  # noqa: ARG002 - nothing travels, so there is nothing to save
     ) -> bytes:
         """Make one call and return its reply's body; see `transport.Channel`."""
         exchange = self._start(method, content_type, metadata, timeout, bytes(body))
@@ -41,6 +46,9 @@ class MemoryChannel(Channel):
         except asyncio.CancelledError:
             exchange.abandon(Cancelled("the caller gave the call up"))
             raise
+        finally:
+            if received is not None:
+                received.fill(exchange.metadata, exchange.trailers)
         check_size(reply or b"", self._limit)
         return reply or b""
 
@@ -49,8 +57,9 @@ class MemoryChannel(Channel):
         method: str,
         *,
         content_type: str,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
         timeout: float | None = None,
+        compress: bool | None = None,  # noqa: ARG002 - as above
     ) -> Stream:
         """Start a streaming call; see `transport.Channel`."""
         return MemoryStream(self._start(method, content_type, metadata, timeout, b""), client=True)
@@ -62,7 +71,7 @@ class MemoryChannel(Channel):
             exchange.abandon(Cancelled("the channel was closed"))
 
     def _start(
-        self, method: str, content_type: str, metadata: Mapping[str, str] | None, timeout: float | None, body: bytes
+        self, method: str, content_type: str, metadata: Metadata | None, timeout: float | None, body: bytes
     ) -> Exchange:
         if self._closed:
             raise Cancelled("the channel was closed")

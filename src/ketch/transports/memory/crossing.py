@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING
 
 from ...errors import Cancelled, ResourceExhausted, StatusError, status_error
@@ -10,6 +9,8 @@ from ...grpc.metadata import NONE, collect, fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from ...transport import Metadata
 
 
 def ended() -> StatusError:
@@ -27,18 +28,14 @@ def check_size(body: bytes, limit: int) -> None:
         raise ResourceExhausted(f"a message of {len(body)} bytes is larger than the limit of {limit}")
 
 
-def crossed_metadata(metadata: Mapping[str, str] | None) -> Mapping[str, str]:
+def crossed_metadata(metadata: Metadata | None) -> Mapping[str, str]:
     """Return metadata as it would come out of a wire."""
     return collect(fields(metadata)) if metadata else NONE
 
 
 def crossed(error: StatusError) -> StatusError:
     """Return a status as it would come out of a wire: the code's own exception, and text in its metadata."""
-    metadata = {
-        name: base64.b64encode(value).decode() if isinstance(value, bytes) else value
-        for name, value in error.metadata.items()
-    }
     try:
-        return status_error(error.code, error.message, details=error.details, metadata=crossed_metadata(metadata))
+        return status_error(error.code, error.message, details=error.details, metadata=crossed_metadata(error.metadata))
     except StatusError as broken:
         return broken

@@ -70,15 +70,23 @@ class MemoryListener(Listener):
         request = exchange.request
         try:
             reply = await _run(exchange, route)
-            trailers = crossed_metadata(request.trailers)
+            exchange.begin()
+            trailers = crossed_metadata(request.take_trailers())
             if reply is not None:
                 check_size(reply, self._limit)
             exchange.finish(reply, trailers)
         except StatusError as error:
-            exchange.fail(crossed(error))
+            self._fail(exchange, error)
         except Exception:
             log.exception("%s: the handler failed", request.method)
             exchange.fail(Unknown("the handler failed; its service's log has the reason"))
+
+    def _fail(self, exchange: Exchange, error: StatusError) -> None:
+        try:
+            exchange.begin()
+        except StatusError as broken:
+            error = broken
+        exchange.fail(crossed(error))
 
 
 def _run(exchange: Exchange, route: Route) -> Awaitable[Any]:

@@ -7,7 +7,7 @@ import itertools
 from typing import TYPE_CHECKING, ClassVar, Final, Self
 from weakref import WeakKeyDictionary
 
-from ...errors import AddressUnavailable, Unavailable
+from ...errors import AddressUnavailable, Unreachable
 from ...transport import MAX_MESSAGE_SIZE, Channel, Listener, Route, Transport
 from .channel import MemoryChannel
 from .listener import MemoryListener
@@ -63,7 +63,7 @@ class MemoryTransport(Transport):
         def find() -> Callable[[Exchange], None]:
             listener = _listeners.get(asyncio.get_running_loop(), {}).get((self._world, address))
             if listener is None:
-                raise Unavailable(f"{address} can't be reached: nobody in this process listens there")
+                raise Unreachable(f"{address} can't be reached: nobody in this process listens there")
             return listener.accept
 
         return MemoryChannel(find, self._limit)

@@ -23,13 +23,20 @@ class MemoryStream(Stream):
         self._in = exchange.replies if client else exchange.requests
         self._out = exchange.requests if client else exchange.replies
         self._said_end = False
+        self.compress = None
 
     async def send(self, body: bytes) -> None:
         """Send one message, once there is room; see `transport.Stream`."""
         if self._said_end:
             raise ended()
         check_size(body, self._exchange.limit)
+        if not self._client:
+            self._exchange.begin()
         await self._out.put(bytes(body))
+
+    async def begin(self) -> None:
+        """Send the metadata that comes ahead of the replies; see `transport.Stream`."""
+        self._exchange.begin()
 
     async def receive(self) -> bytes | None:
         """Return the next message, None when no more come; see `transport.Stream`."""
@@ -45,6 +52,11 @@ class MemoryStream(Stream):
         """Give the call up."""
         who = "caller" if self._client else "server"
         self._exchange.abandon(Cancelled(f"the {who} gave the call up"))
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The initial metadata."""
+        return self._exchange.metadata
 
     @property
     def trailers(self) -> Mapping[str, str]:

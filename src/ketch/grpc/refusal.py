@@ -1,0 +1,46 @@
+"""Refusal: a call that isn't handled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ..http2.stream import Stream
+from . import answers
+
+if TYPE_CHECKING:
+    from ..http2.compression import Headers
+    from .serving import Host
+
+#: Bytes of a refused request's body that are waited for before it is answered all the same.
+_PATIENCE: Final = 65_535
+
+
+class Refusal(Stream):
+    """A call that isn't handled: an answer to give, at once or, to what isn't gRPC, when the request has ended."""
+
+    __slots__ = ("_at_end", "_block", "_seen", "deadline")
+
+    def __init__(self, wire: Host, stream_id: int, block: bytes, *, at_end: bool) -> None:
+        super().__init__(wire.connection, stream_id)
+        self.deadline = None
+        self._block = block
+        self._at_end = at_end
+        self._seen = 0
+
+    def on_headers(self, headers: Headers, *, end: bool) -> None:  # noqa: ARG002 - the wire has read them
+        """Answer, unless there is more to come."""
+        if end or not self._at_end:
+            self._answer()
+
+    def on_data(self, payload: bytes, *, end: bool) -> None:
+        """Answer once there is no more, or too much, to come."""
+        self._seen += len(payload)
+        if end or self._seen > _PATIENCE:
+            self._answer()
+
+    def _answer(self) -> None:
+        if not self.sent_end:
+            answers.finish(self, self._block)
+
+    def on_reset(self, code: int, reason: str, *, refused: bool) -> None:
+        """Have nothing to do."""

@@ -1,0 +1,152 @@
+"""UnaryCall: a call with one request and one reply, on the server's side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import DeadlineExceeded, Internal, StatusError
+from ..http2.codes import ErrorCode
+from ..http2.stream import Stream
+from ..transport import Request
+from . import answers
+from .framing import PREFIX, WORTHWHILE, frame, frame_compressed
+from .inbox import Inbox
+from .serving import Host, stop
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ..http2.compression import Headers
+    from ..transport import UnaryHandler
+    from .heads import RequestHead
+
+
+class UnaryCall(Stream):
+    """One request, one reply.
+
+    Attributes:
+        deadline: on `time.monotonic()`'s clock, None for none.
+        task: runs the handler, None before.
+        request: what the handler was given, None before.
+    """
+
+    __slots__ = ("_handler", "_head", "_inbox", "_wire", "deadline", "request", "task")
+
+    def __init__(
+        self, wire: Host, stream_id: int, head: RequestHead, handler: UnaryHandler, deadline: float | None
+    ) -> None:
+        super().__init__(wire.connection, stream_id)
+        self.deadline = deadline
+        self.task: asyncio.Task[None] | None = None
+        self.request: Request | None = None
+        self._wire = wire
+        self._head = head
+        self._handler = handler
+        self._inbox: Inbox | None = None
+
+    def on_headers(self, headers: Headers, *, end: bool) -> None:  # noqa: ARG002 - the wire has read them
+        """Take the request's headers; its message follows."""
+        if end:
+            self._finish_request()
+
+    def on_data(self, payload: bytes, *, end: bool) -> None:
+        """Take a piece of the message; mostly it is all of it."""
+        if (
+            end
+            and self._inbox is None
+            and payload[:1] == b"\0"
+            and int.from_bytes(payload[1:PREFIX]) == len(payload) - PREFIX <= self._wire.tuning.max_message_size
+        ):
+            self._start(payload[PREFIX:])
+            return
+        if self._inbox is None:
+            self._inbox = Inbox(self, self._wire.pool, self._wire.tuning.max_message_size)
+            self._inbox.encoding = self._head.encoding
+        self._inbox.feed(payload)
+        try:
+            self._inbox.check()
+            if end:
+                self._finish_request()
+        except StatusError as error:
+            self.answer(error)
+
+    def _finish_request(self) -> None:
+        inbox = self._inbox
+        body = inbox.take() if inbox is not None else None
+        if body is None or inbox:
+            self.answer(Internal("a unary call takes exactly one complete message"))
+        else:
+            self._start(body, compressed=inbox is not None and inbox.compressed)
+
+    def _start(self, body: bytes, *, compressed: bool = False) -> None:
+        head, wire = self._head, self._wire
+        request = self.request = Request(
+            head.path, head.metadata, head.content_type, deadline=self.deadline, peer=wire.peer, body=body
+        )
+        request.compressed = compressed
+        wire.start(self, self._handler, request)
+
+    def complete(self, result: bytes) -> None:
+        """Send headers, reply and trailers in one go.
+
+        Raises:
+            ResourceExhausted: the reply is too large.
+            Internal: the metadata can't be sent.
+        """
+        request = self.request
+        if self.closed or self.sent_end or request is None:
+            return
+        connection = self.connection
+        compresses = self._head.takes_gzip and (
+            request.compress
+            or (request.compress is None and self._wire.tuning.compression and len(result) >= WORTHWHILE)
+        )
+        metadata = request.take_reply_metadata()
+        if compresses:
+            message = frame_compressed(result, self._wire.tuning.max_message_size, insist=request.compress is True)
+        else:
+            message = frame(result, self._wire.tuning.max_message_size)
+        if compresses or metadata:
+            block = answers.full_head(self._head.content_type, metadata, compressed=bool(compresses))
+        else:
+            block = answers.head(self._head.content_type)
+        tail = connection.trailers(self, answers.ok(request.take_trailers()))
+        connection.sender.message(self, connection.headers(self, block), message, end=False, trailers=tail)
+
+    def answer(self, error: StatusError) -> None:
+        """End the call with an error, after the metadata that the handler wanted sent ahead."""
+        if self._inbox is not None:
+            self._inbox.close()
+        if self.closed or self.sent_end or self.pending is not None:
+            return
+        request, content_type = self.request, self._head.content_type
+        trailers = None if request is None else request.take_trailers()
+        metadata = None if request is None else request.take_reply_metadata()
+        if metadata:
+            try:
+                block = answers.full_head(content_type, metadata, compressed=False)
+            except Internal as broken:
+                error, metadata = broken, None
+            else:
+                self.connection.sender.write(self.connection.headers(self, block))
+        answers.finish(self, answers.failure(error, content_type, trailers, headed=bool(metadata)))
+
+    def refuse(self) -> None:
+        """Turn the call away before any handler saw it."""
+        self.connection.reset(self, ErrorCode.REFUSED_STREAM)
+
+    def abandon(self, error: StatusError) -> None:
+        """Answer with an error and cancel the handler."""
+        self.answer(error)
+        stop(self._wire, self)
+
+    def expire(self) -> None:
+        """Hear that the deadline has passed."""
+        self.deadline = None
+        self.abandon(DeadlineExceeded("the deadline passed while the call was handled"))
+
+    def on_reset(self, code: int, reason: str, *, refused: bool) -> None:  # noqa: ARG002 - the caller is gone, whyever
+        """Cancel the handler: nobody waits for its reply."""
+        if self._inbox is not None:
+            self._inbox.close()
+        stop(self._wire, self)

@@ -17,10 +17,12 @@ from .credentials import ALPN
 from .explanation import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 #: Largest content of a TLS record (RFC 8446 section 5.1): no read returns more.
 _RECORD: Final = 16_384
+#: Bytes that are encrypted or decrypted at a time: OpenSSL's buffers never shrink, and an idle connection keeps them.
+_SLICE: Final = 32_768
 #: Bytes that the socket hasn't taken, above which nobody is answered any more: several times what a wire lets wait.
 _UNREAD: Final = 4_194_304
 
@@ -72,9 +74,12 @@ class Tunnel(asyncio.Protocol, asyncio.Transport):
         """Go on with the handshake; once it is done decrypt."""
         if self._over:
             return
+        if not self._shaking:
+            self._decrypt(data)
+            return
         self._incoming.write(data)
-        if not self._shaking or self._shake():
-            self._decrypt()
+        if self._shake():
+            self._decrypt(b"")
 
     def eof_received(self) -> None:
         """Hear that the peer says no more: HTTP/2 tells a whole message from a cut one, so the socket may close."""
@@ -134,19 +139,18 @@ class Tunnel(asyncio.Protocol, asyncio.Transport):
 
     # inside
 
-    def _decrypt(self) -> None:
-        incoming, read = self._incoming, self._ssl.read
-        chunks = []
+    def _decrypt(self, data: bytes) -> None:
+        chunks: list[bytes] = []
         error: ssl.SSLError | None = None
         try:
-            while left := incoming.pending or self._ssl.pending():
-                chunk = read(min(left, _RECORD))
-                if not chunk:
-                    self._socket.close()  # close_notify: the peer writes no more
-                    break
-                chunks.append(chunk)
-        except ssl.SSLWantReadError:
-            pass
+            if len(data) <= _SLICE:
+                self._incoming.write(data)
+                self._read(chunks)
+            else:
+                view = memoryview(data)
+                for at in range(0, len(data), _SLICE):
+                    self._incoming.write(view[at : at + _SLICE])
+                    self._read(chunks)
         except ssl.SSLError as caught:
             error = caught
         if chunks:
@@ -155,6 +159,18 @@ class Tunnel(asyncio.Protocol, asyncio.Transport):
             self._answer()
         if error is not None:
             self._break(explain(error, server=self._server))
+
+    def _read(self, chunks: list[bytes]) -> None:
+        incoming, read = self._incoming, self._ssl.read
+        try:
+            while left := incoming.pending or self._ssl.pending():
+                chunk = read(min(left, _RECORD))
+                if not chunk:
+                    self._socket.close()  # close_notify: the peer writes no more
+                    break
+                chunks.append(chunk)
+        except ssl.SSLWantReadError:
+            return
 
     def _answer(self) -> None:
         """Send what OpenSSL has to say of its own: to a peer that makes it talk and doesn't read only so much."""
@@ -181,14 +197,18 @@ class Tunnel(asyncio.Protocol, asyncio.Transport):
         if self._over:
             return
         try:
-            sent = self._ssl.write(data)
-            while sent < len(data):
-                data = memoryview(data)[sent:]
-                sent = self._ssl.write(data)
+            if len(data) <= _RECORD:
+                self._ssl.write(data)
+                self._socket.write(self._outgoing.read())
+            else:
+                self._socket.write(b"".join(self._encrypt(memoryview(data))))
         except ssl.SSLError as error:
             self._break(explain(error, server=self._server))
-        else:
-            self._socket.write(self._outgoing.read())
+
+    def _encrypt(self, data: memoryview) -> Iterator[bytes]:
+        while data:
+            data = data[self._ssl.write(data[:_SLICE]) :]
+            yield self._outgoing.read()
 
     def close(self) -> None:
         """Write what is queued, say goodbye and close."""

@@ -60,6 +60,7 @@ class Tunnel(asyncio.Protocol, asyncio.Transport):
         self._socket: asyncio.Transport
         self._shaking = True
         self._over = False
+        self._left = False  # the peer has said that it writes no more (close_notify)
         self._error: TransportError | None = None
 
     # to the socket: a protocol
@@ -157,7 +158,9 @@ class Tunnel(asyncio.Protocol, asyncio.Transport):
             self._wire.data_received(chunks[0] if len(chunks) == 1 else b"".join(chunks))
         if self._outgoing.pending:
             self._answer()
-        if error is not None:
+        if self._left:
+            self.close()
+        elif error is not None:
             self._break(explain(error, server=self._server))
 
     def _read(self, chunks: list[bytes]) -> None:
@@ -166,8 +169,8 @@ class Tunnel(asyncio.Protocol, asyncio.Transport):
             while left := incoming.pending or self._ssl.pending():
                 chunk = read(min(left, _RECORD))
                 if not chunk:
-                    self._socket.close()  # close_notify: the peer writes no more
-                    break
+                    self._left = True
+                    return
                 chunks.append(chunk)
         except ssl.SSLWantReadError:
             return

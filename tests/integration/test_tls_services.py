@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -265,6 +266,24 @@ def test_a_service_says_at_start_that_tls_is_on_and_commands_use_the_same_settin
             process.terminate()
             process.communicate(timeout=20)
     assert process.returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the page's commands are openssl's")
+async def test_the_commands_of_the_page_make_what_mutual_tls_takes(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "tls.md").read_text()
+    blocks = [block.partition("```")[0] for block in page.split("```sh\n")[1:]]
+    made = subprocess.run(
+        ["bash", "-e"], input="\n".join(blocks) + "env", cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    lines = [line.partition("=") for line in made.stdout.splitlines()]
+    environ = {name: value for name, _, value in lines if name.startswith("MICRO_")}
+    assert len(environ) == 6
+    service = Service("who")
+    service.serve(Mirror())
+    environ["XDG_RUNTIME_DIR"] = str(tmp_path)
+    service.init((), environ)
+    async with service, Client.from_env(environ=environ) as client:
+        assert (await client.stub(WhoStub).am(Word(""))).text.startswith("shop ")
 
 
 def test_a_service_whose_key_is_missing_does_not_start(program, environ):

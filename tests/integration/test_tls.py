@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
+import random
 import socket
 import ssl
 from pathlib import Path
@@ -14,7 +15,6 @@ import pytest
 import uvloop
 
 from ketch.errors import StatusError, Unavailable
-from ketch.grpc.guard import Guard
 from ketch.grpc.tuning import Tuning
 from ketch.http2 import frames
 from ketch.http2.compression import encode
@@ -462,10 +462,7 @@ HALF_A_HELLO = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(40)
 
 
 @pytest.mark.parametrize("sent", [b"", HALF_A_HELLO], ids=["nothing", "half a hello"])
-async def test_a_peer_that_does_not_finish_its_handshake_is_dropped(listen, pair, caplog, monkeypatch, sent):
-    guards = []
-    admit = Guard.admit
-    monkeypatch.setattr(Guard, "admit", lambda guard, wire: guards.append(guard) or admit(guard, wire))
+async def test_a_peer_that_does_not_finish_its_handshake_is_dropped(listen, pair, caplog, sent):
     listener = await listen(*pair, handshake_timeout=0.2)
     reader, writer = await asyncio.open_connection(*listener.address.split(":"))
     writer.write(sent)
@@ -473,7 +470,7 @@ async def test_a_peer_that_does_not_finish_its_handshake_is_dropped(listen, pair
         assert await reader.read() == b""
     writer.close()
     assert "no TLS handshake within 0.2 s" in await said(caplog)
-    await until(lambda: not guards[0].shaking)
+    await until(lambda: not listener._guard.shaking)
 
 
 async def test_a_server_that_never_answers_the_handshake_is_given_up(connect, authority):
@@ -526,6 +523,30 @@ async def test_garbage_in_place_of_a_handshake_or_after_it_harms_nobody_else(lis
 
         await asyncio.to_thread(shake_and_spoil)
     assert await echo(good) == b"hi"
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_handshake_that_is_bent_in_any_place_ends_and_leaves_nothing(listen, connect, authority, pair, seed):
+    listener = await listen(*pair)
+    good = connect(listener.address, authority.root)
+    dice = random.Random(seed)
+    for _ in range(60):
+        outgoing = ssl.MemoryBIO()
+        hello = trusting(authority).wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1")
+        with pytest.raises(ssl.SSLWantReadError):
+            hello.do_handshake()
+        bent = bytearray(outgoing.read())
+        for _ in range(dice.randint(1, 4)):
+            bent[dice.randrange(len(bent))] = dice.randrange(256)
+        reader, writer = await asyncio.open_connection(*listener.address.split(":"))
+        writer.write(bent[: dice.randint(1, len(bent))])
+        writer.write_eof()
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+        writer.close()
+    assert await echo(good) == b"hi"
+    await until(lambda: not listener._guard.shaking)
+    assert len(listener._wires) == 1
 
 
 async def test_a_goaway_of_another_kind_is_no_reason_to_spin(connect):

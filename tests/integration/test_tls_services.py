@@ -268,8 +268,11 @@ def test_a_service_says_at_start_that_tls_is_on_and_commands_use_the_same_settin
     assert process.returncode == 0
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="the page's commands are openssl's")
-async def test_the_commands_of_the_page_make_what_mutual_tls_takes(tmp_path):
+@pytest.fixture
+def pasted(tmp_path):
+    """What a shell has in its environment after the page's commands."""
+    if shutil.which("openssl") is None:
+        pytest.skip("the page's commands are openssl's")
     page = (Path(__file__).parents[2] / "docs" / "tls.md").read_text()
     blocks = [block.partition("```")[0] for block in page.split("```sh\n")[1:]]
     made = subprocess.run(
@@ -278,11 +281,14 @@ async def test_the_commands_of_the_page_make_what_mutual_tls_takes(tmp_path):
     lines = [line.partition("=") for line in made.stdout.splitlines()]
     environ = {name: value for name, _, value in lines if name.startswith("MICRO_")}
     assert len(environ) == 6
+    return environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+
+
+async def test_the_commands_of_the_page_make_what_mutual_tls_takes(pasted):
     service = Service("who")
     service.serve(Mirror())
-    environ["XDG_RUNTIME_DIR"] = str(tmp_path)
-    service.init((), environ)
-    async with service, Client.from_env(environ=environ) as client:
+    service.init((), pasted)
+    async with service, Client.from_env(environ=pasted) as client:
         assert (await client.stub(WhoStub).am(Word(""))).text.startswith("shop ")
 
 

@@ -84,11 +84,13 @@ class Gate(Tunnel):
         super().__init__(wire, context, self._turned_away)
         self._guard = guard
         self._first = True
+        self._peer = ""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the handshake."""
         super().connection_made(transport)
+        self._peer = address_of(transport)
         guard = self._guard
         guard.shaking.add(self)
         self._timer = guard.loop.call_later(guard.patience, self._lose_patience)
@@ -124,7 +126,7 @@ class Gate(Tunnel):
 
     def _turned_away(self, reason: str) -> None:
         if not self._first:  # who said nothing only looked whether the port is open
-            self._guard.complain(address_of(self), reason)
+            self._guard.complain(self._peer, reason)
 
     def _answer_plainly(self, data: bytes) -> None:
         if data.startswith(PREFACE[: len(data)]):

@@ -355,6 +355,19 @@ async def test_plain_text_is_refused_in_the_words_of_who_speaks_it(listen, conne
     assert "127.0.0.1" in await said(caplog)
 
 
+async def test_who_is_turned_away_in_mid_sentence_still_gets_to_read_why(listen, pair):
+    """Closing with bytes unread would reset the connection, and take the answer with it."""
+    listener = await listen(*pair)
+    with socket.create_connection(listener.address.split(":")) as raw:
+
+        def talk():
+            raw.sendall(b"POST / HTTP/1.1\r\n\r\n" + bytes(5_000_000))
+            return b"".join(iter(lambda: raw.recv(65_536), b""))
+
+        sending = asyncio.to_thread(talk)
+        assert b"gRPC over TLS only" in await sending
+
+
 async def test_who_tries_again_and_again_does_not_fill_the_log(listen, connect, pair, caplog):
     listener = await listen(*pair)
     channel = connect(listener.address)

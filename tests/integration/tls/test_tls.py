@@ -12,7 +12,6 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
-import uvloop
 
 from ketch.errors import StatusError, Unavailable
 from ketch.grpc.tuning import Tuning
@@ -212,34 +211,27 @@ async def test_the_scheme_says_https_and_the_authority_is_the_verified_name(auth
     assert encode([(":authority", "users.example")]) in block
 
 
-@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_both_event_loops_carry_large_messages_both_ways_at_once(authority, pair, loop):
-    async def main():
-        served = Served()
-        tls = Tls(ServerTls(*pair, authority.root), ClientTls(authority.root, *pair))
-        async with GrpcTransport(tls=tls) as transport:
-            listener = await transport.listen("127.0.0.1:0", served.routes)
-            channel = transport.connect(listener.address)
-            stream = await channel.stream("/t/Chat", content_type=PROTOBUF, timeout=30)
+async def test_large_messages_pass_both_ways_at_once_and_small_ones_by_the_hundred(authority, pair, served):
+    tls = Tls(ServerTls(*pair, authority.root), ClientTls(authority.root, *pair))
+    async with GrpcTransport(tls=tls) as transport:
+        listener = await transport.listen("127.0.0.1:0", served.routes)
+        channel = transport.connect(listener.address)
+        stream = await channel.stream("/t/Chat", content_type=PROTOBUF, timeout=30)
 
-            async def send():
-                for _ in range(20):
-                    await stream.send(LARGE)
-                await stream.end()
-
-            sending = asyncio.create_task(send())
+        async def send():
             for _ in range(20):
-                assert await stream.receive() == LARGE
-            assert await stream.receive() is None
-            await sending
-            assert await asyncio.gather(*(echo(channel, b"%d" % n) for n in range(300))) == [
-                b"%d" % n for n in range(300)
-            ]
-            await channel.close()
-            await listener.stop(1)
+                await stream.send(LARGE)
+            await stream.end()
 
-    with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(asyncio.wait_for(main(), 50))
+        sending = asyncio.create_task(send())
+        for _ in range(20):
+            assert await stream.receive() == LARGE
+        assert await stream.receive() is None
+        await sending
+        small = [b"%d" % number for number in range(300)]
+        assert await asyncio.gather(*(echo(channel, body) for body in small)) == small
+        await channel.close()
+        await listener.stop(1)
 
 
 async def test_a_client_that_does_not_read_holds_the_handler_back(listen, authority, pair, served):

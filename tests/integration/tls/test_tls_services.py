@@ -273,7 +273,7 @@ def pasted(tmp_path):
     """What a shell has in its environment after the page's commands."""
     if shutil.which("openssl") is None:
         pytest.skip("the page's commands are openssl's")
-    page = (Path(__file__).parents[2] / "docs" / "tls.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "tls.md").read_text()
     blocks = [block.partition("```")[0] for block in page.split("```sh\n")[1:]]
     made = subprocess.run(
         ["bash", "-e"], input="\n".join(blocks) + "env", cwd=tmp_path, capture_output=True, text=True, check=True

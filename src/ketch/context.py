@@ -19,6 +19,8 @@ from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
+from .peer import Peer, PeerIdentity
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
     from types import TracebackType
@@ -37,7 +39,7 @@ class Context:
             within a handler inherit it.
         message: the event as it came, with its id, type, source and time; None for a call.
         attempt: which delivery of an event this is, from 1.
-        peer: the caller's address, "" for an event.
+        peer: the caller's address, "" for an event; over mutual TLS a `Peer`, which knows who it is.
         compressed: whether the request, or the latest message of a stream, came compressed.
         sent_metadata, sent_trailers: `reply_metadata` and `trailers` as far as a handler wrote any, else None; for
             transports.
@@ -110,6 +112,11 @@ class Context:
         """Return the metadata to be sent ahead of the reply, None for none; from now on nobody writes into it."""
         taken, self.sent_metadata = self.sent_metadata, _SENT
         return taken
+
+    @property
+    def peer_identity(self) -> PeerIdentity | None:
+        """Who the caller's certificate says it is, verified; None where it presented none (it needs mutual TLS)."""
+        return self.peer.identity if isinstance(self.peer, Peer) else None
 
     def remaining(self) -> float | None:
         """Return the seconds left until the deadline, never negative, or None where there is none."""

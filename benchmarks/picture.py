@@ -60,8 +60,7 @@ def _panel(
         return across, _TOP + _HEIGHT * (span[1] - math.log10(y)) / (span[1] - span[0])
 
     parts = [f'<g stroke="{_GREY}" stroke-opacity="0.35">']
-    for power in range(span[0], span[1] + 1):
-        parts.append(f'<path d="M{left} {place(1, 10**power)[1]:.1f}h{_WIDTH}"/>')
+    parts += [f'<path d="M{left} {place(1, 10**p)[1]:.1f}h{_WIDTH}"/>' for p in range(span[0], span[1] + 1)]
     parts.append("</g>")
     if first:
         parts += [_text(left - 6, place(1, 10**p)[1] + 4, f"{10**p:,}", anchor="end") for p in range(*span)]
@@ -70,12 +69,13 @@ def _panel(
     parts.append(_text(left + _WIDTH / 2, _TOP + _HEIGHT + 38, label, weight=600))
     for name, points in curves.items():
         colour = _COLOURS[names.index(name)]
+        beside = 16 if name == names[-1] else -8  # the lowest curve has its figures below
         spots = [place(x, y) for x, y in points]
         line = "L".join(f"{x:.1f} {y:.1f}" for x, y in spots)
         parts.append(f'<path d="M{line}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
         for (x, y), (_, value) in zip(spots, points, strict=True):
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
-            parts.append(_text(x, y - 8, f"{value:.0f}", colour=colour, size=10))
+            parts.append(_text(x, y + beside, f"{value:.0f}", colour=colour, size=10))
     return parts
 
 

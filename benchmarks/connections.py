@@ -2,9 +2,9 @@
 
     python benchmarks/connections.py [--count 10000]
 
-The same client process, ketch's, connects to ketch's server and to grpc.aio's: one gRPC connection after the other, with
-one real call on each. Printed are the server's resident memory before the first connection and with all of them, the
-same after another call on every one, and the time to the last first call. A contender that manages fewer shows how many.
+The same client, ketch's, in a process of its own, makes the connections to ketch's server and to grpc.aio's, with one
+real call on each. Printed are the server's resident memory before the first connection and with all of them, the same
+after another call on every one, and the time until each had its first. A contender that manages fewer shows how many.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def main() -> None:
         served = found["served"]
         print(
             f"| {kind} | {served:,} | {found['before'] / MIB:.1f} | {found['after'] / MIB:.1f} | "
-            f"{found['again'] / MIB:.1f} | {(found['after'] - found['before']) / served:,.0f} | {found['seconds']:.1f} |"
+            f"{found['again'] / MIB:.1f} | {(found['after'] - found['before']) / served:,.0f} | "
+            f"{found['seconds']:.1f} |"
         )
     print(f"\nA ketch client takes {found['client']:,.0f} bytes for each connection.")
 

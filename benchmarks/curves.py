@@ -1,6 +1,6 @@
 """Cost per call over the number of methods, of calls in flight and of connections: a table and a picture.
 
-    python benchmarks/curves.py [--seconds 0.6] [--rounds 3] [--picture docs/performance/curves.svg]
+    python benchmarks/curves.py [--seconds 0.5] [--rounds 3] [--picture docs/performance/curves.svg]
 
 ketch through typed stub and servicer, grpc.aio, and bare frames, the practical limit. Calls go round robin over all
 methods and all connections, so that nothing that is kept for the last method or peer can help; where the number in
@@ -233,7 +233,7 @@ def panels(found: dict[tuple[str, str, int], dict[str, float]]) -> dict[str, Any
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=0.6)
+    parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--picture", type=Path, help="where to write the SVG")
     arguments = parser.parse_args()

@@ -5,13 +5,12 @@
 down: a server stream of 64 KiB messages; up: a client stream of the same; small: a server stream of 1 KiB messages;
 echo: unary calls with 4 MiB each way, one after the other; giga64K and giga1M: server streams of `--gigabytes` in
 messages of that size. Client and server are processes of their own; rounds are interleaved and medians are printed,
-with the ratio to grpc.aio in the same run. The memory is by how much a process grew at most while the bytes went through.
+with the ratio to grpc.aio in the same run. The memory is what a process grew by at most while the bytes went through.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import statistics
 import sys

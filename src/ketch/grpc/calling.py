@@ -136,6 +136,7 @@ class ClientUnary(Stream):
     def _finish(self, head: ResponseHead) -> None:
         if self._inbox is not None:
             self._inbox.close()
+            self._inbox = None  # they hold each other, and the reply would stay until the garbage collector comes
         if self.received is not None:
             self.received.fill(NONE if self._head is None else self._head.metadata, head.metadata)
         reply = self.reply

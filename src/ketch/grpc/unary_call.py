@@ -88,6 +88,7 @@ class UnaryCall(Stream):
         if body is None or inbox:
             self.answer(Internal("a unary call takes exactly one complete message"))
         else:
+            self._inbox = None  # they hold each other, and the request would stay until the garbage collector comes
             self._start(body, compressed=inbox is not None and inbox.compressed)
 
     def _start(self, body: bytes, *, compressed: bool = False) -> None:

@@ -11,7 +11,8 @@ from . import status, timeouts
 from .calling import Caller, ClientStream, ClientUnary
 from .compression import ACCEPTED, GZIP
 from .content import to_wire
-from .framing import WORTHWHILE, frame, frame_compressed
+from .framing import WORTHWHILE, frame, frame_compressed, prefix
+from .large import LARGE
 from .metadata import fields
 
 if TYPE_CHECKING:
@@ -84,9 +85,12 @@ class ClientWire(Caller):
             ResourceExhausted: the message is too large.
         """
         block = self._block(method, content_type, metadata, timeout)
+        lead = b""
         if compress or (compress is None and self.tuning.compression and len(body) >= WORTHWHILE):
             message = frame_compressed(body, self.tuning.max_message_size, insist=compress is True)
             block += _COMPRESSED
+        elif len(body) >= LARGE:
+            lead, message = prefix(body, self.tuning.max_message_size), body
         else:
             message = frame(body, self.tuning.max_message_size)
         call = ClientUnary(self, self.loop.create_future(), deadline, received)
@@ -94,7 +98,7 @@ class ClientWire(Caller):
             self.deadlines.watch(deadline)
         connection = self.connection
         connection.streams.attach(call)
-        connection.whole(call, block, message, b"")
+        connection.whole(call, block, message, b"", lead)
         return call
 
     def stream(

@@ -9,8 +9,9 @@ from ..http2.codes import ErrorCode
 from ..http2.stream import Stream
 from ..transport import Request
 from . import answers
-from .framing import PREFIX, WORTHWHILE, frame, frame_compressed
+from .framing import PREFIX, WORTHWHILE, frame, frame_compressed, prefix
 from .inbox import Inbox
+from .large import LARGE
 from .serving import Host, stop
 
 if TYPE_CHECKING:
@@ -111,16 +112,20 @@ class UnaryCall(Stream):
             return
         head, tuning, metadata = self._head, self._wire.tuning, request.sent_metadata
         insist = request.compress
+        lead = b""
         if head.takes_gzip and (insist or (insist is None and tuning.compression and len(result) >= WORTHWHILE)):
             message = frame_compressed(result, tuning.max_message_size, insist=insist is True)
             block = answers.full_head(head.content_type, metadata, compressed=True)
         else:
-            message = frame(result, tuning.max_message_size)
+            if len(result) < LARGE:
+                message = frame(result, tuning.max_message_size)
+            else:
+                lead, message = prefix(result, tuning.max_message_size), result
             block = answers.head(head.content_type)
             if metadata:
                 block = answers.full_head(head.content_type, metadata, compressed=False)
         trailers = request.sent_trailers
-        self.connection.whole(self, block, message, answers.ok(trailers) if trailers else answers.OK)
+        self.connection.whole(self, block, message, answers.ok(trailers) if trailers else answers.OK, lead)
 
     def answer(self, error: StatusError) -> None:
         """End the call with an error, after the metadata that the handler wanted sent ahead."""

@@ -26,11 +26,12 @@ _LAST = END_HEADERS | END_STREAM
 
 
 class Pending:
-    """A message that waits for room, and what follows it."""
+    """A message that waits for room, what goes right before it and what follows it."""
 
-    __slots__ = ("at", "data", "end", "trailers")
+    __slots__ = ("at", "data", "end", "lead", "trailers")
 
-    def __init__(self, data: bytes, *, end: bool, trailers: bytes) -> None:
+    def __init__(self, lead: bytes, data: bytes, *, end: bool, trailers: bytes) -> None:
+        self.lead = lead
         self.data = memoryview(data)
         self.at = 0
         self.end = end
@@ -97,15 +98,19 @@ class Sender(Generic[_Stream]):
         """The peer makes us answer, but doesn't read the answers."""
         return self._control > CONTROL_ROOM
 
-    def message(self, stream: _Stream, head: bytes, data: bytes, *, end: bool, trailers: bytes = b"") -> bool:
+    def message(
+        self, stream: _Stream, head: bytes, data: bytes, *, end: bool, trailers: bytes = b"", lead: bytes = b""
+    ) -> bool:
         """Queue header frames, one message, and what ends the stream after it.
 
-        `end` sets END_STREAM on the last of the data; `trailers` are finished frames that end the stream.
+        `end` sets END_STREAM on the last of the data; `trailers` are finished frames that end the stream; `lead` is the
+        beginning of a message that is too large to be copied behind it.
         Returns False when part of the message has to wait; `on_drained` is called when it has gone.
         """
         size = len(data)
         if (
-            size <= self.max_frame
+            not lead
+            and size <= self.max_frame
             and size <= self.window
             and size <= stream.send_window
             and size <= self._room
@@ -126,7 +131,7 @@ class Sender(Generic[_Stream]):
             return True
         if head:
             self.write(head)
-        stream.pending = Pending(data, end=end, trailers=trailers)
+        stream.pending = Pending(lead, data, end=end, trailers=trailers)
         self._blocked[stream] = None
         return self.pump(stream)
 
@@ -180,8 +185,8 @@ class Sender(Generic[_Stream]):
         pending = stream.pending
         if pending is None:
             return True
-        while pending.at < len(pending.data):
-            left = len(pending.data) - pending.at
+        while pending.at < len(pending.data) or pending.lead:
+            left = len(pending.lead) + len(pending.data) - pending.at
             size = min(left, self.window, stream.send_window, self._room, self.max_frame)
             if size <= 0:
                 return False
@@ -195,12 +200,13 @@ class Sender(Generic[_Stream]):
         self.window -= size
         stream.send_window -= size
         self._room -= size
-        piece = pending.data[pending.at : pending.at + size]
+        self.out.append(HEAD.pack(size >> 16, size & 0xFFFF, DATA, END_STREAM if end else 0, stream.id))
+        if pending.lead:
+            lead, pending.lead = pending.lead[:size], pending.lead[size:]
+            self.out.append(lead)
+            size -= len(lead)
+        self.out.append(pending.data[pending.at : pending.at + size])
         pending.at += size
-        self.out += (
-            HEAD.pack(size >> 16, size & 0xFFFF, DATA, END_STREAM if end else 0, stream.id),
-            piece,
-        )
         if self._asleep:
             self._asleep = False
             self._wake()

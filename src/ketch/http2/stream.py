@@ -31,8 +31,11 @@ class Link(Protocol):
     def trailers(self, stream: Stream, block: bytes) -> bytes:
         """Return the frames of trailers, to be sent at once or after what is pending."""
 
-    def whole(self, stream: Stream, head: bytes, message: bytes, tail: bytes) -> None:
-        """Send a header block, one message, and trailers; or no trailers and END_STREAM where `tail` is empty."""
+    def whole(self, stream: Stream, head: bytes, message: bytes, tail: bytes, lead: bytes = b"") -> None:
+        """Send a header block, one message, and trailers; or no trailers and END_STREAM where `tail` is empty.
+
+        `lead` is the beginning of a message that is too large to be copied behind it.
+        """
 
     def end(self, stream: Stream, block: bytes) -> None:
         """Send trailers, after what is pending."""

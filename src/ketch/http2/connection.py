@@ -295,7 +295,7 @@ class Connection:
         stream = self.streams.get(stream_id)
         if stream is not None:
             code = frames.word(payload)
-            self.streams.drop(stream)
+            self.streams.forget(stream)  # not `drop`: whoever resets a stream sends nothing more on it (section 5.1)
             stream.on_reset(
                 code, f"the peer reset the stream: {name_of(code)}", refused=code == ErrorCode.REFUSED_STREAM
             )

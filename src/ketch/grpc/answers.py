@@ -69,7 +69,7 @@ def turn_away(stream: Stream, block: bytes, body: bytes) -> None:
     """Answer what isn't gRPC; an empty body is none at all."""
     connection = stream.connection
     if body:
-        connection.whole(stream, block, body, b"")
+        connection.piecemeal(stream, block, b"", body, b"")
     else:
         connection.end(stream, block)
     if not stream.got_end and stream.pending is None:

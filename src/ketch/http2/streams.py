@@ -85,18 +85,24 @@ class Streams(dict[int, Stream]):
     def _sent_end(self, stream: Stream) -> None:
         stream.sent_end = True
         if stream.got_end:
-            self.forget(stream)
-            if self.resets.used:
-                self.resets.earn()
+            self._close(stream)
 
     def got_end(self, stream: Stream) -> None:
         """Hear that the peer has sent the last of a stream."""
         if stream.expected > 0:
             self.break_off(stream, "the body is shorter than its content-length")
         elif stream.sent_end and not stream.closed:
+            self._close(stream)
+
+    def _close(self, stream: Stream) -> None:
+        """Take out a stream that both sides have ended well."""
+        if stream.opened >= 0 or stream.pending is not None or self.watched:
             self.forget(stream)
-            if self.resets.used:
-                self.resets.earn()
+        else:  # what `forget` does for most
+            stream.closed = True
+            del self[stream.id]
+        if self.resets.used:
+            self.resets.earn()
 
     def reset(self, stream: Stream, code: int) -> None:
         """Give a stream up and tell the peer. No error when it has ended."""

@@ -1,4 +1,4 @@
-"""ketch health: whether services do their work, as they say themselves by grpc.health.v1; exit code 1 if any doesn't."""
+"""ketch health: whether services do their work, as they say by grpc.health.v1; exit code 1 if any doesn't."""
 
 from __future__ import annotations
 

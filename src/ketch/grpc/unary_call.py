@@ -45,7 +45,6 @@ class UnaryCall(Stream):
         self.sent_end = False
         self.got_end = False
         self.receive_window = self.window = connection.limits.stream_window
-        self.opened = -1.0
         self.expected = -1
         self._consumed = 0
         self.deadline = deadline

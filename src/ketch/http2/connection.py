@@ -66,8 +66,8 @@ class Connection:
         self._past = self.streams.past
         self._check = response_problem if client else request_problem
         self._decoder = Decoder(self.limits.max_header_list)
-        self._control = Control(self.streams, self.peer, owner, clock)
         self._windows = Windows(self.streams, self.limits, clock)
+        self._control = Control(self.streams, self.peer, owner, self._windows, clock)
         self._reader = self._make_reader()
         self._start()
 
@@ -197,7 +197,7 @@ class Connection:
         windows = self._windows
         windows.left -= size
         if windows.left < windows.low:
-            windows.refill()
+            windows.attend()
         stream = self.streams.get(stream_id)
         if stream is None or stream.got_end:
             self._on_stray_data(stream_id, stream)

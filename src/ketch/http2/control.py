@@ -10,6 +10,7 @@ from .codes import ErrorCode
 from .frames import ACK, MAX_31
 from .limits import Allowance
 from .reader import PRIORITY_SIZE
+from .windows import MEASURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .owner import Owner
     from .settings import Settings
     from .streams import Streams
+    from .windows import Windows
 
 _PING_SIZE: Final = 8
 _GOAWAY_SIZE: Final = 8
@@ -31,8 +33,11 @@ class Control:
         idle: what frames that carry nothing may cost us.
     """
 
-    def __init__(self, streams: Streams, peer: Settings, owner: Owner, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, streams: Streams, peer: Settings, owner: Owner, windows: Windows, clock: Callable[[], float]
+    ) -> None:
         self._streams = streams
+        self._windows = windows
         self._sender = streams.sender
         self._peer = peer
         self._owner = owner
@@ -80,7 +85,10 @@ class Control:
         if len(payload) != _PING_SIZE:
             raise ProtocolError("PING of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
         if flags & ACK:
-            self._owner.on_pong(payload)
+            if payload == MEASURE:
+                self._windows.on_pong()
+            else:
+                self._owner.on_pong(payload)
             return
         self._pings.spend()
         self._sender.write(frames.frame(frames.PING, ACK, 0, payload))

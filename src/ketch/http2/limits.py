@@ -40,7 +40,7 @@ class Limits:
     max_header_block: int = 65_536
     max_continuations: int = 32
     stream_window: int = 131_072
-    max_stream_window: int = 4 * 1024 * 1024
+    max_stream_window: int = 16 * 1024 * 1024
     connection_window: int = 4 * 1024 * 1024
     max_connection_window: int = 16 * 1024 * 1024
 

@@ -74,7 +74,7 @@ class Shortcuts:
             return self._ordinary(at, flags, stream_id, block)
         windows.left -= size
         if windows.left < windows.low:
-            windows.refill()
+            windows.attend()
         past.highest = stream_id
         stream = streams[stream_id] = self._owner.on_stream(stream_id, headers)
         stream.receive_window -= size
@@ -112,7 +112,7 @@ class Shortcuts:
         windows = self._windows
         windows.left -= size
         if windows.left < windows.low:
-            windows.refill()
+            windows.attend()
         stream.got_end = True
         self._streams.got_end(stream)
         return end

@@ -52,7 +52,6 @@ class Stream(Outgoing):
         sent_end, got_end: that side sends no more.
         receive_window: bytes that the peer may still send.
         window: the size of that window when nothing is on its way.
-        opened: when it was opened last, on the connection's clock.
         expected: bytes of body still to come by the peer's content-length, -1 where it announced none.
     """
 
@@ -62,7 +61,6 @@ class Stream(Outgoing):
         "connection",
         "expected",
         "got_end",
-        "opened",
         "receive_window",
         "sent_end",
         "window",
@@ -78,14 +76,14 @@ class Stream(Outgoing):
         self.sent_end = False
         self.got_end = False
         self.receive_window = self.window = connection.limits.stream_window
-        self.opened = -1.0
         self.expected = -1
         self._consumed = 0
 
     def consume(self, size: int) -> None:
         """Say that `size` received bytes need no more room: the peer may send as many again."""
         self._consumed += size
-        if self._consumed * 2 >= self.window and not self.got_end and not self.closed:
+        # By quarters: were it by halves, a first half and a bit would leave less than a half, and that a round trip unused.
+        if self._consumed * 4 >= self.window and not self.got_end and not self.closed:
             self.connection.open_window(self, self._consumed)
             self._consumed = 0
 

@@ -96,7 +96,7 @@ class Streams(dict[int, Stream]):
 
     def _close(self, stream: Stream) -> None:
         """Take out a stream that both sides have ended well."""
-        if stream.opened >= 0 or stream.pending is not None or self.watched:
+        if stream.pending is not None or self.watched or stream.window != self._limits.stream_window:
             self.forget(stream)
         else:  # what `forget` does for most
             stream.closed = True
@@ -149,8 +149,7 @@ class Streams(dict[int, Stream]):
         """Take a stream that is over out of the open ones."""
         stream.closed = True
         self.pop(stream.id, None)
-        if stream.opened >= 0:  # else its window has never changed
-            self.spare += stream.window - self._limits.stream_window
+        self.spare += stream.window - self._limits.stream_window
         if stream.pending is not None:
             self.sender.forget(stream)
         if self.watched:

@@ -1,8 +1,10 @@
 """Windows: how much a peer may send before we took what came (RFC 9113 section 5.2), and WINDOW_UPDATE.
 
-A window has to hold what arrives in one round trip, or the peer stands idle. We don't know the round trip, but see how
-fast a stream's reader takes what comes: a window of which half is taken in less than half of `ROUND_TRIP` doubles, up
-to a bound for the stream and one for all of a connection. So who reads slowly never gets more than it started with.
+A window has to hold what is on its way in one round trip, the bandwidth-delay product, or the peer stands idle. It is
+measured as gRPC's other implementations do: a PING goes out when data begins to come, and what comes before its answer
+is what one round trip holds. Where that is most of a window, windows grow, up to a bound for a stream and one for all
+of a connection. A reader that is slow opens its window seldom, so little comes in a round trip and it never gets more
+than it started with.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ if TYPE_CHECKING:
     from .stream import Stream
     from .streams import Streams
 
-#: Seconds: the longest round trip that windows grow for.
-ROUND_TRIP: Final = 0.2
+#: The ping that measures; answers to others are not ours.
+MEASURE: Final = b"ketchbdp"
+#: Seconds between two measurements that found nothing to grow for: at first, and at most.
+_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 10.0
 _WORD_SIZE: Final = 4
 
 
@@ -31,50 +36,87 @@ class Windows:
 
     Attributes:
         initial: bytes that the peer may send on a stream that it has just opened.
+        target: what the window of a stream that is read fast grows to.
         left: bytes that the peer may still send on all streams together.
-        low: when there is less left, it is time to `refill`.
+        low: when there is less left, it is time for `attend`; above all that can be left where a measurement is due.
     """
 
     def __init__(self, streams: Streams, limits: Limits, clock: Callable[[], float]) -> None:
-        self.initial = limits.stream_window
+        self.initial = self.target = limits.stream_window
         self.left = limits.connection_window
-        self.low = limits.connection_window // 2
+        self.low = 3 * limits.connection_window // 4
         self._size = limits.connection_window
-        self._refilled = clock()
+        self._granted = limits.connection_window  # all that the peer was ever allowed
         self._streams = streams
         self._sender = streams.sender
         self._limits = limits
         self._clock = clock
+        self._measuring = False
+        self._seen = 0
+        self._pause = 0.0
+        self._next = 0.0
 
-    def refill(self) -> None:
-        """Open the connection's window, whatever the streams' readers do: one that rests must not stop the others.
+    def attend(self) -> None:
+        """Do what is due now that data came: measure, and open the connection's window.
+
+        The latter whatever the streams' readers do: one that rests must not stop the others.
 
         Raises:
             ProtocolError: the peer has sent more than it was allowed.
         """
+        if self.low > MAX_31:
+            self.low = 3 * self._size // 4
+            self._measuring = True
+            self._sender.write(frames.frame(frames.PING, 0, 0, MEASURE))
+        if self.left < self.low:
+            self._refill()
+
+    def _refill(self) -> None:
         if self.left < 0:
             raise ProtocolError("more data than the connection's window", ErrorCode.FLOW_CONTROL_ERROR)
-        now = self._clock()
-        if now - self._refilled < ROUND_TRIP / 2:
-            self._size = min(2 * self._size, max(self._size, self._limits.max_connection_window))
-            self.low = self._size // 2
-        self._refilled = now
         increment = self._size - self.left
         self.left += increment
+        self._granted += increment
         self._sender.write(frames.window_update(0, increment))
 
     def open(self, stream: Stream, taken: int) -> None:
-        """Let the peer send as much again as a stream's reader took, and more where it reads fast."""
-        now = self._clock()
-        if now - stream.opened < ROUND_TRIP / 2:
-            streams = self._streams
-            more = max(0, min(stream.window, self._limits.max_stream_window - stream.window, streams.spare))
+        """Let the peer send as much again as a stream's reader took, and more where a round trip holds more."""
+        if not self._measuring and self._clock() >= self._next:
+            self._arm()
+        streams = self._streams
+        more = min(self.target - stream.window, streams.spare)
+        if more > 0:
             streams.spare -= more
             stream.window += more
             taken += more
-        stream.opened = now
         stream.receive_window += taken
         self._sender.write(frames.window_update(stream.id, taken))
+
+    def _arm(self) -> None:
+        """Let the next data begin a measurement."""
+        if self.target < self._limits.max_stream_window:
+            self._seen = self._granted - self.left
+            self.low = MAX_31 + 1
+
+    def on_pong(self) -> None:
+        """Hear that the measuring ping was answered."""
+        if not self._measuring:
+            return
+        self._measuring = False
+        came = self._granted - self.left - self._seen
+        if 2 * came >= self.target:
+            # Nearly all of it says that the round trip may hold much more.
+            self._grow(self.target * (4 if 4 * came >= 3 * self.target else 2))
+            self._pause = 0.0
+        else:
+            self._pause = min(_LONGEST_PAUSE, max(_PAUSE, 2 * self._pause))
+            self._next = self._clock() + self._pause
+
+    def _grow(self, size: int) -> None:
+        limits = self._limits
+        self.target = max(self.target, min(size, limits.max_stream_window))
+        self._size = max(self._size, min(2 * self.target, limits.max_connection_window))
+        self.low = 3 * self._size // 4
 
     def on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002 - a frame's signature
         """Hear that the peer takes more (section 6.9)."""

@@ -3,9 +3,10 @@
 import struct
 
 from ketch.http2.compression import encode
-from ketch.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, WINDOW_UPDATE, frame, settings
+from ketch.http2.frames import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PING, WINDOW_UPDATE, frame, settings
 from ketch.http2.limits import CLIENT_FRAME, Limits
 from ketch.http2.sender import Outgoing, Sender
+from ketch.http2.windows import MEASURE
 
 BLOCK = encode([(":method", "POST"), (":scheme", "http"), (":path", "/a/B")])
 OPEN = frame(HEADERS, END_HEADERS, 1, BLOCK)
@@ -160,44 +161,73 @@ def fill(side, stream_id, size):
     return updates(side.take(), stream_id)
 
 
-def test_a_window_grows_where_the_reader_is_fast_up_to_its_bound(make_side):
+PONG = frame(PING, ACK, 0, MEASURE)
+
+
+def test_a_window_grows_where_a_round_trip_holds_most_of_it_up_to_its_bound(make_side):
     server = make_side(limits=Limits(max_frame=CLIENT_FRAME, stream_window=131_072, max_stream_window=400_000)).start()
     server.connection.receive(OPEN)
-    assert fill(server, 1, 65_536) == 65_536  # nothing is known yet
+    assert fill(server, 1, 65_536) == 65_536  # a measurement begins
+    assert fill(server, 1, 65_536) == 65_536
+    server.connection.receive(PONG)
     assert fill(server, 1, 65_536) == 65_536 + 131_072
-    assert fill(server, 1, 131_072) == 131_072 + 400_000 - 262_144
-    assert fill(server, 1, 212_992) == 212_992
+    assert fill(server, 1, 196_608) == 196_608
+    server.connection.receive(PONG)
+    assert fill(server, 1, 212_992) == 212_992 + 400_000 - 262_144
     assert server.connection.streams[1].window == 400_000
 
 
-def test_a_window_stays_as_it_is_where_the_reader_is_slow(server):
+def test_a_window_stays_as_it_is_where_little_comes_in_a_round_trip(server):
     server.connection.receive(OPEN)
     for _ in range(5):
-        assert fill(server, 1, 65_536) == 65_536
-        server.now += 0.2
+        assert fill(server, 1, 32_768) == 32_768
+        server.connection.receive(PONG)
+        server.now += 20
+
+
+def test_measuring_gets_rarer_where_there_is_nothing_to_grow_for(server):
+    server.connection.receive(OPEN)
+    sent = 0
+    for _ in range(600):  # a minute
+        server.connection.receive(b"".join(frame(DATA, 0, 1, bytes(16_384)) for _ in range(4)))
+        server.connection.streams[1].consume(65_536)
+        if any(kind == PING and payload == MEASURE for kind, _, _, payload in server.take()):
+            sent += 1
+            server.connection.receive(PONG)
+        server.now += 0.1
+    assert 5 < sent < 20
+
+
+def test_an_answer_to_no_question_is_ignored(server):
+    server.connection.receive(OPEN + PONG * 3)
+    assert fill(server, 1, 65_536) == 65_536
 
 
 def test_the_windows_of_all_streams_grow_by_a_bounded_sum_that_ended_streams_give_back(make_side):
     server = make_side(limits=Limits(max_frame=CLIENT_FRAME, max_connection_window=200_000)).start()
     server.connection.receive(OPEN + frame(HEADERS, END_HEADERS, 3, BLOCK))
     first, second = (server.connection.streams[stream_id] for stream_id in (1, 3))
-    for stream_id in (1, 3):
-        fill(server, stream_id, 65_536)
-        fill(server, stream_id, 65_536)
+    fill(server, 1, 65_536)
+    fill(server, 1, 131_072)
+    server.connection.receive(PONG)
+    fill(server, 1, 65_536)
+    fill(server, 3, 65_536)
     assert first.window + second.window == 2 * 131_072 + 200_000
     server.connection.reset(first, 8)
     assert fill(server, 3, 131_072) > 131_072
 
 
-def test_the_connections_window_grows_where_data_comes_fast(make_side):
+def test_the_connections_window_grows_with_those_of_its_streams(make_side):
     limits = Limits(
-        max_frame=CLIENT_FRAME, stream_window=2**30, connection_window=131_072, max_connection_window=262_144
+        max_frame=CLIENT_FRAME, stream_window=131_072, connection_window=131_072, max_connection_window=300_000
     )
     server = make_side(limits=limits).start()
-    server.connection.receive(OPEN + b"".join(frame(DATA, 0, 1, bytes(16_384)) for _ in range(5)))
-    assert updates(server.take(), 0) == 5 * 16_384 + 131_072
-    server.connection.receive(b"".join(frame(DATA, 0, 1, bytes(16_384)) for _ in range(9)))
-    assert updates(server.take(), 0) == 9 * 16_384
+    server.connection.receive(OPEN)
+    fill(server, 1, 65_536)
+    fill(server, 1, 131_072)
+    server.connection.receive(PONG)
+    server.connection.receive(b"".join(frame(DATA, 0, 1, bytes(16_384)) for _ in range(6)))
+    assert 131_072 < updates(server.take(), 0) <= 300_000
 
 
 def test_the_pieces_of_a_large_frame_are_heard_as_they_come(server):

@@ -33,10 +33,12 @@ class CallOptions:
         wait_for_ready: where no instance can be reached, wait for one until the call's deadline instead of failing
             (gRPC's wait-for-ready).
         compress: whether requests are compressed, None as the transport is configured.
+        bounded: a unary call without a timeout gets the client's default.
     """
 
     wait_for_ready: bool = False
     compress: bool | None = None
+    bounded: bool = True
 
 
 USUAL: Final = CallOptions()

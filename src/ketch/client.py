@@ -126,7 +126,7 @@ class Client(Caller):
         options: CallOptions = USUAL,
     ) -> Reply[P]:
         """Make one call; a stub's method does this. Without a timeout the client's default bounds it."""
-        if timeout is None:
+        if timeout is None and options.bounded:
             timeout = self.options.request_timeout
         if self._chain is None:
             return self._unary(service, method, request, timeout, metadata, options)
@@ -143,12 +143,48 @@ class Client(Caller):
     ) -> ReplyStream[P]:
         """Start a streaming call; a stub's method does this. No timeout but what the caller or its deadline says."""
 
-        async def open_() -> Opened:
-            call = Outgoing(service, method, requests, timeout, metadata, options)
-            opened: Any = await (self._chain or self._last)(call)
-            return opened  # type: ignore[no-any-return]  # what _last returned
+        def open_() -> Awaitable[Opened]:
+            return self.open(service, method, requests, timeout, metadata, options)
 
         return Conversation(method.path, open_, requests)
+
+    async def open(
+        self,
+        service: str,
+        method: Method[Any, Any],
+        payload: object,
+        timeout: float | None,
+        metadata: Metadata | None,
+        options: CallOptions = USUAL,
+    ) -> Opened:
+        """Start a streaming call for a caller who sends and receives by himself.
+
+        Args:
+            service: a service's name, or a contract's.
+            method: what is called.
+            payload: what middleware gets to see of the requests; it is not sent.
+            timeout: seconds for the whole call, None for no limit but the caller's own deadline.
+            metadata: travels along.
+            options: how the call is made.
+        """
+        call = Outgoing(service, method, payload, timeout, metadata, options)
+        opened: Any = await (self._chain or self._last)(call)
+        return opened  # type: ignore[no-any-return]  # what _last returned
+
+    async def ready(self, service: str, timeout: float | None = None) -> None:
+        """Wait until an instance of a service can be reached, and a connection to it is there.
+
+        Raises:
+            DeadlineExceeded: none could be within `timeout` seconds.
+        """
+        self._check_running()
+        waiting = CallOptions(wait_for_ready=True)
+        began = time.monotonic()
+
+        def send(channel: Channel, left: float | None) -> Awaitable[None]:
+            return channel.ready(left)
+
+        await make(self._finder, service, send, timeout=timeout, began=began, options=waiting)
 
     async def _unary(
         self,
@@ -231,7 +267,7 @@ class Client(Caller):
 
     def _find_coders(self, method: Method[Any, Any]) -> tuple[Encode, Decode, str]:
         binary = hasattr(method.request, "DESCRIPTOR")
-        codec = self.options.codecs.find(PROTOBUF if binary else JSON)
+        codec = method.codec or self.options.codecs.find(PROTOBUF if binary else JSON)
         coders = codec.encoder(method.request), codec.decoder(method.reply), codec.content_type
         self._coders[method] = coders
         return coders

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
+from .codec import Codec
 from .errors import Internal
 
 Q = TypeVar("Q")
@@ -55,6 +56,7 @@ class Method(Generic[Q, P]):
         request, reply: the message classes.
         cardinality: who streams.
         idempotent: whether calling it twice does no harm (the proto option `idempotency_level`).
+        codec: carries its messages in place of the program's codec of that content type; None for that one.
         path: `/contract/name`, as it travels.
     """
 
@@ -64,6 +66,7 @@ class Method(Generic[Q, P]):
     reply: type[P]
     cardinality: Cardinality = Cardinality.UNARY
     idempotent: bool = False
+    codec: Codec | None = None
     path: str = field(init=False, default="")
 
     def __post_init__(self) -> None:

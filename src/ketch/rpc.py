@@ -14,10 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
-from .codec import Codec
 from .errors import Internal
+
+if TYPE_CHECKING:
+    from .codec import Codec
 
 Q = TypeVar("Q")
 P = TypeVar("P")

@@ -151,7 +151,7 @@ def _read(method: Method[Any, Any], decode: Decode, body: bytes) -> Any:
 
 
 class _Requests(AsyncIterator[Any]):
-    """A call's requests, in order. No generator, since a handler may return while a task of its own still waits here."""
+    """A call's requests, in order. No generator: a handler may return while a task of its own waits here."""
 
     def __init__(self, method: Method[Any, Any], stream: Stream, decode: Decode) -> None:
         self._method = method

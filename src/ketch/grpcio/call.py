@@ -6,11 +6,10 @@ import asyncio
 import time
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
-from ..context import ReplyMetadata
 from ..errors import StatusError, Unreachable
 from .metadata import stock
 from .status import code_of, rpc_error, trailers_of
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from .connectivity import Connectivity
-
-_NONE: Final = ReplyMetadata()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +34,8 @@ class Ending:
     error: StatusError | None = None
     cancelled: bool = False
     failure: BaseException | None = None
-    metadata: Mapping[str, str] = _NONE.metadata
-    trailers: Mapping[str, str | bytes] = _NONE.trailers
+    metadata: Mapping[str, str] | None = None
+    trailers: Mapping[str, str] | None = None
 
     def check(self) -> None:
         """Raise what the call ended with, if it isn't OK."""

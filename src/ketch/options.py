@@ -36,6 +36,7 @@ class Options:
         broker, registry, transport, codecs, selector: the configured plugins, ready to connect.
         request_timeout, grace: seconds.
         log_level: a level's name.
+        reflection: tools are told what the server serves.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Options:
     request_timeout: float
     grace: float
     log_level: str
+    reflection: bool
     settings: Settings = field(repr=False)
 
     def site(self) -> Site:
@@ -88,6 +90,7 @@ def build(settings: Settings, pinned: Mapping[str, Any]) -> Options:
         request_timeout=value("client_request_timeout"),
         grace=value("shutdown_grace"),
         log_level=settings["log_level"],
+        reflection=value("server_reflection"),
         settings=settings,
     )
 

@@ -73,6 +73,12 @@ def _labels(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
+def _switch(text: str) -> bool:
+    if text.lower() not in ("on", "off", "true", "false", "1", "0"):
+        raise ValueError(text)
+    return text.lower() in ("on", "true", "1")
+
+
 def _level(text: str) -> str:
     level = text.upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
@@ -96,6 +102,7 @@ KNOWN = (
     ),
     Setting("server_advertise", "", "the address others are told, if not the one listened on"),
     Setting("server_metadata", "", "labels of this instance: key=value,key=value", _labels),
+    Setting("server_reflection", "on", "whether gRPC tools are told what is served: on or off", _switch),
     Setting("client_request_timeout", "5s", "how long a call may take unless its caller says otherwise", _seconds),
     Setting("shutdown_grace", "10s", "how long calls and handlers may go on after SIGTERM", _seconds),
     Setting("log_level", "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL", _level),

@@ -4,7 +4,8 @@
     grpc://?max_message_size=16777216&keepalive=60
 
 Options: `max_message_size` (bytes), `max_streams` (calls in hand on one connection), `connect_timeout`,
-`keepalive` (0: none) and `keepalive_timeout` (seconds), `compression` (`gzip`: compress what is sent).
+`keepalive` (0: none) and `keepalive_timeout` (seconds), `max_connection_age`, `max_connection_age_grace` and
+`max_connection_idle` (seconds, 0: none), `compression` (`gzip`: compress what is sent).
 """
 
 from __future__ import annotations

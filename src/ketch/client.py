@@ -157,16 +157,7 @@ class Client(Caller):
         metadata: Metadata | None,
         options: CallOptions = USUAL,
     ) -> Opened:
-        """Start a streaming call for a caller who sends and receives by himself.
-
-        Args:
-            service: a service's name, or a contract's.
-            method: what is called.
-            payload: what middleware gets to see of the requests; it is not sent.
-            timeout: seconds for the whole call, None for no limit but the caller's own deadline.
-            metadata: travels along.
-            options: how the call is made.
-        """
+        """Start a streaming call for a caller who sends by himself; `payload` is for middleware only."""
         call = Outgoing(service, method, payload, timeout, metadata, options)
         opened: Any = await (self._chain or self._last)(call)
         return opened  # type: ignore[no-any-return]  # what _last returned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -39,7 +40,7 @@ class UnaryUnary(_Callable, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
     ) -> UnaryCall:
         """Make a call."""
         options = self._calls.options(credentials, wait_for_ready, compression)
-        calling = self._calls.unary(self._method, request, timeout, metadata, options)
+        calling = partial(self._calls.unary, self._method, request, timeout, metadata, options)
         return self._calls.keep(UnaryCall(self._calls.connectivity, timeout, calling))
 
 
@@ -58,7 +59,7 @@ class UnaryStream(_Callable, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
     ) -> UnaryStreamCall:
         """Start a call."""
         options = self._calls.options(credentials, wait_for_ready, compression)
-        opening = self._calls.open(self._method, request, timeout, metadata, options)
+        opening = partial(self._calls.open, self._method, request, timeout, metadata, options)
         call = UnaryStreamCall(self._calls.connectivity, timeout, opening, single=True, request=request)
         return self._calls.keep(call)
 
@@ -77,7 +78,7 @@ class StreamUnary(_Callable, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
     ) -> StreamUnaryCall:
         """Start a call; without an iterator, write the requests."""
         options = self._calls.options(credentials, wait_for_ready, compression)
-        opening = self._calls.open(self._method, request_iterator, timeout, metadata, options)
+        opening = partial(self._calls.open, self._method, request_iterator, timeout, metadata, options)
         return self._calls.keep(StreamUnaryCall(self._calls.connectivity, timeout, opening, requests=request_iterator))
 
 
@@ -95,5 +96,5 @@ class StreamStream(_Callable, grpc.aio.StreamStreamMultiCallable[Any, Any]):
     ) -> StreamStreamCall:
         """Start a call; without an iterator, write the requests."""
         options = self._calls.options(credentials, wait_for_ready, compression)
-        opening = self._calls.open(self._method, request_iterator, timeout, metadata, options)
+        opening = partial(self._calls.open, self._method, request_iterator, timeout, metadata, options)
         return self._calls.keep(StreamStreamCall(self._calls.connectivity, timeout, opening, requests=request_iterator))

@@ -15,7 +15,7 @@ from .metadata import stock
 from .status import rpc_error
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable
 
     from ..codec import Decode, Encode
     from ..conversation import Opened
@@ -41,7 +41,7 @@ class StreamingCall(RunningCall):
         self,
         connectivity: Connectivity,
         timeout: float | None,
-        opening: Coroutine[Any, Any, Opened],
+        opening: Callable[[], Awaitable[Opened]],
         *,
         single: bool = False,
         request: Any = None,
@@ -63,9 +63,9 @@ class StreamingCall(RunningCall):
 
     # the call
 
-    async def _open(self, opening: Coroutine[Any, Any, Opened]) -> None:
+    async def _open(self, opening: Callable[[], Awaitable[Opened]]) -> None:
         try:
-            self._stream, self._encode, self._decode = await opening
+            self._stream, self._encode, self._decode = await opening()
             if self.ending is not None:
                 self._stream.cancel()
             for request in self._request:

@@ -12,7 +12,7 @@ from ..errors import CodecError, StatusError
 from .call import Ending, RunningCall
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
     from .connectivity import Connectivity
 
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 class UnaryCall(RunningCall, grpc.aio.UnaryUnaryCall[Any, Any]):
     """One call, made by a task of its own; await it for the reply, as often as you like."""
 
-    def __init__(self, connectivity: Connectivity, timeout: float | None, calling: Coroutine[Any, Any, Any]) -> None:
+    def __init__(
+        self, connectivity: Connectivity, timeout: float | None, calling: Callable[[], Awaitable[Any]]
+    ) -> None:
         super().__init__(connectivity, timeout)
         self._task = asyncio.create_task(self._run(calling))
-        self._calling = calling
 
-    async def _run(self, calling: Coroutine[Any, Any, Any]) -> Any:
+    async def _run(self, calling: Callable[[], Awaitable[Any]]) -> Any:
         # Nothing is raised from here: asyncio would complain where nobody awaits the call.
         reply = error = failure = None
         with ReplyMetadata() as received:
             try:
-                reply = await calling
+                reply = await calling()
             except StatusError as status:
                 error = status
             except CodecError as wrong:
@@ -74,7 +75,6 @@ class UnaryCall(RunningCall, grpc.aio.UnaryUnaryCall[Any, Any]):
     def _drop(self) -> Ending:
         """Note that a task which was cancelled before it began has ended."""
         if self.ending is None:
-            self._calling.close()
             self.end(Ending(cancelled=True))
         assert self.ending is not None  # noqa: S101 - just said
         return self.ending

@@ -195,10 +195,12 @@ async def test_middleware_wraps_hosted_methods_with_typed_payloads(echo, text, s
 
         return louder()
 
-    async with hosted(echo(Say=Say, Chat=Chat), middleware=[middleware]) as address:
-        async with grpc.aio.insecure_channel(address) as channel:
-            assert (await stub(channel).Say(text(text="a"))).text == "said a!?"
-            replies = [one.text async for one in stub(channel).Chat(iter([text(text="b"), text(text="c")]))]
+    async with (
+        hosted(echo(Say=Say, Chat=Chat), middleware=[middleware]) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        assert (await stub(channel).Say(text(text="a"))).text == "said a!?"
+        replies = [one.text async for one in stub(channel).Chat(iter([text(text="b"), text(text="c")]))]
     assert replies == ["CHATTED B", "CHATTED C"]
     assert seen[0] == ("serve", "/grpcio_fit.v1.Echo/Say", text)
 
@@ -234,17 +236,19 @@ async def test_grpc_aios_interceptors_are_around_hosted_calls(echo, text, stub, 
 
     seen = []
     interceptors = [Noting("outer", seen), Guard(), Noting("inner", seen)]
-    async with hosted(echo(Say=Say, Count=Count), interceptors=interceptors) as address:
-        async with grpc.aio.insecure_channel(address) as channel:
-            calls = stub(channel)
-            for call in (calls.Say(text()), calls.Count(text()).read()):
-                with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await call
-                assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-            assert [name for name, *_ in seen] == ["outer", "outer"]
-            token = (("token", "t"),)
-            assert await calls.Say(text(text="a"), metadata=token) == text(text="a")
-            assert [one.text async for one in calls.Count(text(text="b"), metadata=token)] == ["b"]
+    async with (
+        hosted(echo(Say=Say, Count=Count), interceptors=interceptors) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        calls = stub(channel)
+        for call in (calls.Say(text()), calls.Count(text()).read()):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert [name for name, *_ in seen] == ["outer", "outer"]
+        token = (("token", "t"),)
+        assert await calls.Say(text(text="a"), metadata=token) == text(text="a")
+        assert [one.text async for one in calls.Count(text(text="b"), metadata=token)] == ["b"]
     assert ("inner", "/grpcio_fit.v1.Echo/Say", {"token": "t"}) in seen
 
 
@@ -324,12 +328,14 @@ async def test_a_caller_who_leaves_a_stream_cancels_its_handler(echo, text, stub
         finally:
             ended.set()
 
-    async with hosted(echo(Count=yields if style == "yields" else writes)) as address:
-        async with grpc.aio.insecure_channel(address) as channel:
-            call = stub(channel).Count(text())
-            assert len((await call.read()).text) == 10_000
-            call.cancel()
-            await ended.wait()
+    async with (
+        hosted(echo(Count=yields if style == "yields" else writes)) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        call = stub(channel).Count(text())
+        assert len((await call.read()).text) == 10_000
+        call.cancel()
+        await ended.wait()
 
 
 async def test_initial_metadata_of_a_stream_is_there_before_any_message(echo, text, stub, hosted):
@@ -428,9 +434,11 @@ async def test_plain_functions_run_in_the_pool_with_the_calls_context(echo, text
         return text(text=f"{threading.current_thread().name} {context.current().metadata.get('x-a')}")
 
     with ThreadPoolExecutor(1, thread_name_prefix="mine") as pool:
-        async with hosted(echo(Say=Say), migration_thread_pool=pool) as address:
-            async with grpc.aio.insecure_channel(address) as channel:
-                reply = await stub(channel).Say(text(), metadata=(("x-a", "1"),))
+        async with (
+            hosted(echo(Say=Say), migration_thread_pool=pool) as address,
+            grpc.aio.insecure_channel(address) as channel,
+        ):
+            reply = await stub(channel).Say(text(), metadata=(("x-a", "1"),))
     assert reply.text == "mine_0 1"
 
 

@@ -24,7 +24,7 @@ service Echo {
 """
 
 
-def generate(folder, name):
+def _generate(folder, name):
     plugin = Path(sys.executable).with_name("protoc-gen-ketch")
     arguments = [f"--proto_path={folder}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
     arguments += [f"--plugin=protoc-gen-ketch={plugin}", f"--ketch_out={folder}", str(folder / name)]
@@ -44,10 +44,16 @@ class Generated:
 def generated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generated")
     (folder / "grpcio_fit.proto").write_text(CONTRACT)
-    generate(folder, "grpcio_fit.proto")
+    _generate(folder, "grpcio_fit.proto")
     sys.path.insert(0, str(folder))
     yield Generated("grpcio_fit")
     sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def generate():
+    """What makes modules of a .proto file, with grpcio's tools and with ours."""
+    return _generate
 
 
 @asynccontextmanager

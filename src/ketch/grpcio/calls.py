@@ -14,6 +14,8 @@ from .context import compresses
 from .metadata import mapping
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from ..conversation import Opened
     from ..rpc import Method
     from .call import RunningCall
@@ -62,14 +64,19 @@ class Calls:
         compress = self._usual.compress if compression is None else compresses(compression)
         return CallOptions(wait_for_ready=bool(wait_for_ready), compress=compress, bounded=False)
 
-    async def unary(
+    def unary(
         self, method: Method[Any, Any], request: Any, timeout: float | None, metadata: Any, options: CallOptions
-    ) -> Any:
+    ) -> Awaitable[Any]:
         """Make a call."""
-        client = self._target.client or await self._target.open()
+        client = self._target.client
+        if client is None:
+            return self._unary_opened(method, request, timeout, metadata, options)
         said = mapping(metadata) if metadata else None
-        service = self._target.service or method.contract
-        return await client.unary(service, method, request, timeout, said, options)
+        return client.unary(self._target.service or method.contract, method, request, timeout, said, options)
+
+    async def _unary_opened(self, method: Method[Any, Any], *rest: Any) -> Any:
+        await self._target.open()
+        return await self.unary(method, *rest)
 
     async def open(
         self, method: Method[Any, Any], payload: Any, timeout: float | None, metadata: Any, options: CallOptions

@@ -243,6 +243,9 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         Raises:
             StatusError: the call's status; nothing is raised where `error` says it all.
         """
+        if error is None and self._code is None and not (self._trailing or self._callbacks or self._skipping):
+            self._done = True
+            return  # as nearly all calls end
         self._cancelled = error is not None and (isinstance(error, asyncio.CancelledError) or self.cancelled())
         self._done = True
         if self._skipping and self.request.begin is None:

@@ -83,7 +83,7 @@ class _Hosted:
         self._handler = handler
         self._interceptors = tuple(interceptors)
         self._pool = pool
-        self._behavior = _behavior(handler)
+        self._style = _Style(handler)  # looking at functions takes longer than most of a call
 
     def entry(self) -> Callable[[Any], Any]:
         """Return what ketch calls with the payload."""
@@ -92,11 +92,11 @@ class _Hosted:
     async def _answer(self, payload: Any) -> Any:
         context = self._context(payload)
         try:
-            _, behavior = await self._resolve(context)
-            if inspect.iscoroutinefunction(behavior):
-                reply = await behavior(payload, context)
+            style = await self._resolve(context) if self._interceptors else self._style
+            if style.is_coroutine:
+                reply = await style.behavior(payload, context)
             else:
-                reply = await threads.answered(self._pool, behavior, payload, context)
+                reply = await threads.answered(self._pool, style.behavior, payload, context)
         except BaseException as error:
             self._fail(context, error)
             raise
@@ -117,25 +117,23 @@ class _Hosted:
         context.finish()
 
     async def _replies(self, payload: Any, context: ServicerContext) -> AsyncGenerator[Any, None]:
-        handler, behavior = await self._resolve(context)
-        if not handler.response_streaming:
-            return _one(behavior, payload, context)
-        if inspect.isasyncgenfunction(behavior):
-            return cast("AsyncGenerator[Any, None]", behavior(payload, context))
-        if inspect.iscoroutinefunction(behavior):
-            return written(behavior, payload, context)
-        return threads.streamed(self._pool, behavior, payload, context)
+        style = await self._resolve(context) if self._interceptors else self._style
+        if not style.streams:
+            return _one(style.behavior, payload, context)
+        if style.is_generator:
+            return cast("AsyncGenerator[Any, None]", style.behavior(payload, context))
+        if style.is_coroutine:
+            return written(style.behavior, payload, context)
+        return threads.streamed(self._pool, style.behavior, payload, context)
 
-    async def _resolve(self, context: ServicerContext) -> tuple[Handler, Callable[[Any, Any], Any]]:
-        if not self._interceptors:
-            return self._handler, self._behavior
+    async def _resolve(self, context: ServicerContext) -> _Style:
         details = Details(self.method.path, tuple(pairs(context.request.metadata)))
         handler = await intercepted(self._interceptors, self._handler, details)
         if handler is None:
             raise Unimplemented(f"{self.method.path} isn't served")
         if handler.response_streaming and not self.method.cardinality.streams_replies:
             raise Internal(f"{self.method.path}: an interceptor made it stream its replies")
-        return handler, _behavior(handler)
+        return self._style if handler is self._handler else _Style(handler)
 
     def _context(self, payload: Any) -> ServicerContext:
         request = cast("Request", here.current())
@@ -150,10 +148,16 @@ class _Hosted:
         context.finish(error)
 
 
-def _behavior(handler: Handler) -> Callable[[Any, Any], Any]:
-    found = (handler.stream_stream or handler.stream_unary) if handler.request_streaming else None
-    found = found or handler.unary_stream or handler.unary_unary
-    return cast("Callable[[Any, Any], Any]", found)
+class _Style:
+    """How a handler is written."""
+
+    def __init__(self, handler: Handler) -> None:
+        found = (handler.stream_stream or handler.stream_unary) if handler.request_streaming else None
+        found = found or handler.unary_stream or handler.unary_unary
+        self.behavior = cast("Callable[[Any, Any], Any]", found)
+        self.streams = handler.response_streaming
+        self.is_coroutine = inspect.iscoroutinefunction(found)
+        self.is_generator = inspect.isasyncgenfunction(found)
 
 
 async def _one(

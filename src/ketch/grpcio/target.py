@@ -39,9 +39,9 @@ class Target:
         middleware: Sequence[Middleware],
     ) -> None:
         self._own: Client | None = None
-        self._given = target
+        self._open_client = target if isinstance(target, Client) else None
+        self._running = target if isinstance(target, Service) else None
         self._opening = asyncio.Lock()
-        self._open = False
         self.service = service
         if isinstance(target, str):
             self._own = _fixed(target, transport, middleware)
@@ -56,11 +56,7 @@ class Target:
         Raises:
             NotRunning: the service isn't running.
         """
-        if isinstance(self._given, Service):
-            return self._given.client
-        if isinstance(self._given, Client):
-            return self._given
-        return self._own if self._open else None
+        return self._open_client if self._running is None else self._running.client
 
     async def open(self) -> Client:
         """Return the client, open."""
@@ -69,14 +65,13 @@ class Target:
             return client
         assert self._own is not None  # noqa: S101 - the one case that is left
         async with self._opening:
-            if not self._open:
-                await self._own.__aenter__()
-                self._open = True
+            if self._open_client is None:
+                self._open_client = await self._own.__aenter__()
         return self._own
 
     async def close(self) -> None:
         """Close a client of its own; another's stays as it is."""
-        if self._own is not None and self._open:
+        if self._own is not None and self._open_client is not None:
             await self._own.stop()
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc.aio
 
@@ -20,9 +19,12 @@ if TYPE_CHECKING:
     from .connectivity import Connectivity
 
 
-@dataclass(frozen=True, slots=True)
+_READY: Final = grpc.ChannelConnectivity.READY
+_FAILING: Final = grpc.ChannelConnectivity.TRANSIENT_FAILURE
+
+
 class Ending:
-    """How a call ended.
+    """How a call ended; treat it as immutable.
 
     Attributes:
         error: its status, None for OK.
@@ -31,11 +33,27 @@ class Ending:
         metadata, trailers: what the server sent.
     """
 
-    error: StatusError | None = None
-    cancelled: bool = False
-    failure: BaseException | None = None
-    metadata: Mapping[str, str] | None = None
-    trailers: Mapping[str, str] | None = None
+    __slots__ = ("cancelled", "error", "failure", "metadata", "trailers")
+
+    def __init__(
+        self,
+        error: StatusError | None = None,
+        *,
+        cancelled: bool = False,
+        failure: BaseException | None = None,
+        metadata: Mapping[str, str] | None = None,
+        trailers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.error = error
+        self.cancelled = cancelled
+        self.failure = failure
+        self.metadata = metadata
+        self.trailers = trailers
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the call ended well."""
+        return self.error is None and not self.cancelled and self.failure is None
 
     def check(self) -> None:
         """Raise what the call ended with, if it isn't OK."""
@@ -69,14 +87,14 @@ class RunningCall(grpc.aio.Call):
         if self.ending is not None:
             return
         self.ending = ending
-        reached = grpc.ChannelConnectivity.READY
         if isinstance(ending.error, Unreachable):
-            reached = grpc.ChannelConnectivity.TRANSIENT_FAILURE
-        if ending.failure is None and not ending.cancelled:
-            self._connectivity.become(reached)
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            asyncio.get_running_loop().call_soon(callback, self)
+            self._connectivity.become(_FAILING)
+        elif (ending.error is not None or ending.is_ok) and self._connectivity.state is not _READY:
+            self._connectivity.become(_READY)
+        if self._callbacks:
+            callbacks, self._callbacks = self._callbacks, []
+            for callback in callbacks:
+                asyncio.get_running_loop().call_soon(callback, self)
 
     def cancelled(self) -> bool:
         """Whether the call ended as cancelled, on either side."""

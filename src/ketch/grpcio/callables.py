@@ -41,7 +41,7 @@ class UnaryUnary(_Callable, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
         """Make a call."""
         options = self._calls.options(credentials, wait_for_ready, compression)
         calling = partial(self._calls.unary, self._method, request, timeout, metadata, options)
-        return self._calls.keep(UnaryCall(self._calls.connectivity, timeout, calling))
+        return UnaryCall(self._calls.connectivity, timeout, calling, self._calls.ongoing)
 
 
 class UnaryStream(_Callable, grpc.aio.UnaryStreamMultiCallable[Any, Any]):

@@ -34,13 +34,15 @@ class Calls:
 
     Attributes:
         connectivity: the channel's state, which they tell.
+        ongoing: the unary calls that haven't ended.
     """
 
     def __init__(self, target: Target, compression: grpc.Compression | None) -> None:
         self.connectivity = Connectivity(self.ready)
         self._target = target
         self._usual = CallOptions(compress=compresses(compression), bounded=False)
-        self._running: WeakSet[RunningCall] = WeakSet()
+        self.ongoing: set[RunningCall] = set()
+        self._streams: WeakSet[RunningCall] = WeakSet()  # one that nobody holds any more shall be cancelled
         self._closed = False
 
     def options(
@@ -101,14 +103,14 @@ class Calls:
         self.connectivity.become(grpc.ChannelConnectivity.READY)
 
     def keep(self, call: C) -> C:
-        """Remember a call as long as somebody else does."""
-        self._running.add(call)
+        """Remember a stream as long as somebody else does."""
+        self._streams.add(call)
         return call
 
     async def close(self, grace: float | None) -> None:
         """Take no new calls, wait for those going on, cancel what is left, and close."""
         self._closed = True
-        running = [call for call in self._running if not call.done()]
+        running = [call for call in (*self.ongoing, *self._streams) if not call.done()]
         if grace and running:
             waiting = [asyncio.ensure_future(call.finished()) for call in running]
             _, late = await asyncio.wait(waiting, timeout=grace)

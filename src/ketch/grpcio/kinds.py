@@ -115,7 +115,7 @@ class StreamUnaryCall(_Writes, grpc.aio.StreamUnaryCall[Any, Any]):
 
     def end(self, ending: Ending) -> None:
         """Note how the call ended; without a reply it didn't end well."""
-        if ending == Ending(metadata=ending.metadata, trailers=ending.trailers) and self._reply is grpc.aio.EOF:
+        if ending.is_ok and self._reply is grpc.aio.EOF:
             missing = Internal("the call ended well, but without its one reply")
             ending = Ending(missing, metadata=ending.metadata, trailers=ending.trailers)
         super().end(ending)

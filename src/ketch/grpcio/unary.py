@@ -18,29 +18,40 @@ if TYPE_CHECKING:
 
 
 class UnaryCall(RunningCall, grpc.aio.UnaryUnaryCall[Any, Any]):
-    """One call, made by a task of its own; await it for the reply, as often as you like."""
+    """One call, made by a task of its own; await it for the reply, as often as you like.
+
+    Args:
+        calling: makes it.
+        ongoing: holds it until it has ended.
+    """
 
     def __init__(
-        self, connectivity: Connectivity, timeout: float | None, calling: Callable[[], Awaitable[Any]]
+        self,
+        connectivity: Connectivity,
+        timeout: float | None,
+        calling: Callable[[], Awaitable[Any]],
+        ongoing: set[RunningCall],
     ) -> None:
         super().__init__(connectivity, timeout)
+        self._ongoing = ongoing
+        ongoing.add(self)
         self._task = asyncio.create_task(self._run(calling))
 
     async def _run(self, calling: Callable[[], Awaitable[Any]]) -> Any:
         # Nothing is raised from here: asyncio would complain where nobody awaits the call.
         reply = error = failure = None
-        with ReplyMetadata() as received:
-            try:
-                reply = await calling()
-            except StatusError as status:
-                error = status
-            except CodecError as wrong:
-                failure = wrong.__cause__ or wrong
-            except asyncio.CancelledError:
-                self.end(Ending(cancelled=True))
-                raise
-            except Exception as other:  # noqa: BLE001 - raised to whoever awaits the call
-                failure = other
+        received = ReplyMetadata().__enter__()  # the task is the call's own, so there is nothing to be restored
+        try:
+            reply = await calling()
+        except StatusError as status:
+            error = status
+        except CodecError as wrong:
+            failure = wrong.__cause__ or wrong
+        except asyncio.CancelledError:
+            self.end(Ending(cancelled=True))
+            raise
+        except Exception as other:  # noqa: BLE001 - raised to whoever awaits the call
+            failure = other
         self.end(Ending(error, failure=failure, metadata=received.metadata, trailers=received.trailers))
         return reply
 
@@ -50,9 +61,15 @@ class UnaryCall(RunningCall, grpc.aio.UnaryUnaryCall[Any, Any]):
         except asyncio.CancelledError:
             self._drop()
             raise
-        if self.ending is not None and (self.ending.error is not None or self.ending.failure is not None):
-            self.ending.check()
+        ending = self.ending
+        if ending is not None and not ending.is_ok:
+            ending.check()
         return reply
+
+    def end(self, ending: Ending) -> None:
+        """Note how the call ended."""
+        super().end(ending)
+        self._ongoing.discard(self)
 
     async def finished(self) -> Ending:
         """Wait until the call has ended."""

@@ -198,7 +198,7 @@ class Lifecycle:
         parts = [
             f"broker {options.broker.name}",
             f"registry {options.registry.name}",
-            f"transport {options.transport.name}",
+            f"transport {options.transport.name}" + (f" ({tls})" if (tls := options.transport.tls) else ""),
         ]
         places = [options.broker.location, options.registry.location, self.address]
         where = ", ".join(f"{part} at {place}" if place else part for part, place in zip(parts, places, strict=True))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import StatusError, Unavailable, Unimplemented
 from ..http2.frames import PREFACE
+from ..peer import Peer
 from . import answers
 from .heads import request_head
 from .lifetime import Lifetime
@@ -74,6 +75,8 @@ class ServerWire(Host):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hear that there is a socket."""
         super().connection_made(transport)
+        if (secured := transport.get_extra_info("ssl_object")) is not None:
+            self.peer = Peer.proved(self.peer, secured.getpeercert)
         self._wires.add(self)
         tuning = self.tuning
         if tuning.max_connection_age or tuning.max_connection_idle:

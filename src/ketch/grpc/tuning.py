@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import ConfigurationError
 from ..http2.limits import Limits
+from ..tls import OPTIONS as TLS_OPTIONS
 from ..transport import MAX_MESSAGE_SIZE
 from .compression import GZIP
 
@@ -17,6 +18,7 @@ _LARGEST = 2**31 - 1
 _OPTIONS = (
     *("max_message_size", "max_streams", "connect_timeout", "keepalive", "keepalive_timeout", "compression"),
     *("max_connection_age", "max_connection_age_grace", "max_connection_idle"),
+    *TLS_OPTIONS,
 )
 
 
@@ -30,6 +32,7 @@ class Tuning:
         keepalive: silence after which the peer is pinged, 0 for never. Stock gRPC servers take more than one ping in
             five minutes without data for abuse, hence the default.
         keepalive_timeout: how long the answer may take before the connection counts as lost.
+        handshake_timeout: how long a client may take for the TLS handshake; `connect_timeout` bounds a server's.
         max_connection_age: after which a server sends a client elsewhere, give or take a tenth, 0 for never.
         max_connection_age_grace: how long the calls in hand may take then, 0 for as long as they will.
         max_connection_idle: without a call, after which a server closes a connection, at most twice that; 0 for never.
@@ -42,6 +45,7 @@ class Tuning:
     connect_timeout: float = 5.0
     keepalive: float = 300.0
     keepalive_timeout: float = 20.0
+    handshake_timeout: float = 10.0
     max_connection_age: float = 0.0
     max_connection_age_grace: float = 0.0
     max_connection_idle: float = 0.0

@@ -18,7 +18,7 @@ try:
 except ImportError as missing:
     raise ImportError("ketch.grpcio needs grpcio: pip install 'ketch[grpcio]'") from missing
 
-from .channel import Channel, channel
-from .server import Server, server
+from .channel import channel
+from .server import server
 
-__all__ = ["Channel", "Server", "channel", "server"]
+__all__ = ["channel", "server"]

@@ -29,7 +29,7 @@ def channel(
     compression: grpc.Compression | None = None,
     transport: str | Transport = "grpc",
     middleware: Sequence[Middleware] = (),
-) -> Channel:
+) -> grpc.aio.Channel:
     """Return a channel for stubs that grpcio's tools generated.
 
         users = UserServiceStub(grpcio.channel(client))                    # found by discovery, by contract

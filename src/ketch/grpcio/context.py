@@ -22,6 +22,9 @@ _UNKEPT: Final = (
     "handler an `async def` that only writes"
 )
 
+_COMMON_NAME: Final = "x509_common_name"
+_NAMES: Final = "x509_subject_alternative_name"
+
 
 class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
     """A call as grpc.aio's handlers see it.
@@ -178,16 +181,26 @@ class ServicerContext(grpc.aio.ServicerContext[Any, Any]):
         return f"ipv4:{address}" if address[:1].isdigit() else address
 
     def peer_identities(self) -> Iterable[bytes] | None:
-        """Return None: ketch says who a caller is in its own context, not here."""
-        return None
+        """Return the caller's names, which a certificate proves; None without mutual TLS."""
+        key = self.peer_identity_key()
+        return None if key is None else self.auth_context()[key]
 
     def peer_identity_key(self) -> str | None:
-        """Return None, as `peer_identities`."""
-        return None
+        """Return which of `auth_context` is the caller's name, None without mutual TLS."""
+        proved = self.auth_context()
+        return next((key for key in (_NAMES, _COMMON_NAME) if key in proved), None)
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Return nothing, as `peer_identities`."""
-        return {}
+        """Return what the caller's certificate says under gRPC's names for it; nothing without mutual TLS."""
+        identity = self.request.peer_identity
+        if identity is None:
+            return {}
+        found: dict[str, list[bytes]] = {"transport_security_type": [b"ssl"]}
+        if identity.common_name:
+            found[_COMMON_NAME] = [identity.common_name.encode()]
+        if identity.names:
+            found[_NAMES] = [value.encode() for _, value in identity.names]
+        return found
 
     def time_remaining(self) -> Any:
         """Return the seconds left until the deadline, None where there is none."""

@@ -22,7 +22,7 @@ def server(
     *,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     migration_thread_pool: Executor | None = None,
-) -> Server:
+) -> grpc.aio.Server:
     """Return what `add_…_to_server` functions take; the service serves what they add.
 
         service = Service("users", address=":50051")

@@ -182,15 +182,15 @@ class BlockingContext(grpc.ServicerContext):
         return self._context.peer()
 
     def peer_identities(self) -> Iterable[bytes] | None:
-        """Return None, as the call's own context."""
+        """Return what the call's own context does."""
         return self._context.peer_identities()
 
     def peer_identity_key(self) -> str | None:
-        """Return None, as the call's own context."""
+        """Return what the call's own context does."""
         return self._context.peer_identity_key()
 
     def auth_context(self) -> Mapping[str, Any]:
-        """Return nothing, as the call's own context."""
+        """Return what the call's own context does."""
         return self._context.auth_context()
 
     def time_remaining(self) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from . import frames
 from .compression import NO_TABLE
-from .frames import DATA, END_STREAM, HEAD, MAX_31
+from .frames import DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, MAX_31
 from .settings import DEFAULT_FRAME, DEFAULT_WINDOW
 
 if TYPE_CHECKING:
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 #: Bytes of messages that are made ready for the socket before it has taken the ones before.
 ROOM = 262_144
-#: Pieces, four to a message, that are worth a write of their own.
-BATCH = 64
+#: Pieces, four or six to a message, that are worth a write of their own.
+BATCH = 80
 #: Bytes of frames other than messages that may wait for a peer that doesn't read.
 CONTROL_ROOM = 1_048_576
+_LAST = END_HEADERS | END_STREAM
 
 
 class Pending:
@@ -128,6 +129,42 @@ class Sender(Generic[_Stream]):
         stream.pending = Pending(data, end=end, trailers=trailers)
         self._blocked[stream] = None
         return self.pump(stream)
+
+    def whole(self, stream: _Stream, head: bytes, message: bytes, tail: bytes) -> bool:
+        """Queue a header block, one message and the block of its trailers, if all of it goes out at once.
+
+        Without trailers the message ends the stream. Returns False where something stands in the way; nothing is done.
+        """
+        size = len(message)
+        if (
+            size > self.max_frame
+            or size > self.window
+            or size > stream.send_window
+            or size > self._room
+            or len(head) > DEFAULT_FRAME
+            or len(tail) > DEFAULT_FRAME
+            or self.shrink_table
+            or stream.pending is not None
+        ):
+            return False
+        self.window -= size
+        stream.send_window -= size
+        self._room -= size
+        if self._asleep:
+            self._asleep = False
+            self._wake()
+        stream_id, out, pack = stream.id, self.out, HEAD.pack
+        out.append(pack(0, len(head), HEADERS, END_HEADERS, stream_id))
+        out.append(head)
+        out.append(pack(size >> 16, size & 0xFFFF, DATA, 0 if tail else END_STREAM, stream_id))
+        out.append(message)
+        if tail:
+            out.append(pack(0, len(tail), HEADERS, _LAST, stream_id))
+            out.append(tail)
+        self._ended(stream)
+        if len(out) > BATCH:
+            self._hurry()
+        return True
 
     def finish(self, stream: _Stream, trailers: bytes) -> None:
         """End the stream with finished frames, after what is pending."""

@@ -92,3 +92,17 @@ async def make(
             return await send(channel, left)
         except Unreachable as unreachable:
             error = unreachable
+
+
+async def ready(finder: Finder, service: str, timeout: float | None) -> None:
+    """Wait until an instance can be reached.
+
+    Raises:
+        DeadlineExceeded: none could be within `timeout` seconds.
+    """
+
+    def send(channel: Channel, left: float | None) -> Awaitable[None]:
+        return channel.ready(left)
+
+    waiting = CallOptions(wait_for_ready=True)
+    await make(finder, service, send, timeout=timeout, began=time.monotonic(), options=waiting)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from . import context, settings
-from .attempts import USUAL, CallOptions, make
+from .attempts import USUAL, CallOptions, make, ready
 from .call import Call, compose
 from .codec import JSON, PROTOBUF
 from .context import wanted
@@ -144,23 +144,13 @@ class Client(Caller):
         """Start a streaming call; a stub's method does this. No timeout but what the caller or its deadline says."""
 
         def open_() -> Awaitable[Opened]:
-            return self.open(service, method, requests, timeout, metadata, options)
+            return self.open(Outgoing(service, method, requests, timeout, metadata, options))
 
         return Conversation(method.path, open_, requests)
 
-    async def open(
-        self,
-        service: str,
-        method: Method[Any, Any],
-        payload: object,
-        timeout: float | None,
-        metadata: Metadata | None,
-        options: CallOptions = USUAL,
-    ) -> Opened:
-        """Start a streaming call for a caller who sends by himself; `payload` is for middleware only."""
-        call = Outgoing(service, method, payload, timeout, metadata, options)
-        opened: Any = await (self._chain or self._last)(call)
-        return opened  # type: ignore[no-any-return]  # what _last returned
+    async def open(self, call: Outgoing) -> Opened:
+        """Start a streaming call for a caller who sends by himself; the call's payload is for middleware only."""
+        return cast("Opened", await (self._chain or self._last)(call))
 
     async def ready(self, service: str, timeout: float | None = None) -> None:
         """Wait until an instance of a service can be reached, and a connection to it is there.
@@ -169,13 +159,7 @@ class Client(Caller):
             DeadlineExceeded: none could be within `timeout` seconds.
         """
         self._check_running()
-        waiting = CallOptions(wait_for_ready=True)
-        began = monotonic()
-
-        def send(channel: Channel, left: float | None) -> Awaitable[None]:
-            return channel.ready(left)
-
-        await make(self._finder, service, send, timeout=timeout, began=began, options=waiting)
+        await ready(self._finder, service, timeout)
 
     async def _unary(
         self,

@@ -9,6 +9,7 @@ from weakref import WeakSet
 import grpc.aio
 
 from ..attempts import CallOptions
+from ..optioned import Outgoing
 from .connectivity import Connectivity
 from .context import compresses
 from .metadata import mapping
@@ -87,7 +88,7 @@ class Calls:
         client = self._target.client or await self._target.open()
         said = mapping(metadata) if metadata else None
         service = self._target.service or method.contract
-        return await client.open(service, method, payload, timeout, said, options)
+        return await client.open(Outgoing(service, method, payload, timeout, said, options))
 
     async def ready(self) -> None:
         """Connect, waiting until somebody is there.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from ..errors import Cancelled
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
 
@@ -12,33 +14,35 @@ if TYPE_CHECKING:
 
 
 class Handover:
-    """One message at a time from the handler's task to the call's; who writes waits until it was sent."""
+    """One message at a time from the handler's tasks to the call's; who writes waits until it was sent."""
 
     def __init__(self) -> None:
+        self.message: Any = None
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
-        self._message: Any = None
-        self._given = self._loop.create_future()
+        self._change = asyncio.Event()
         self._taken: asyncio.Future[None] | None = None
+        self._closed = False
 
     async def give(self, message: Any) -> None:
-        """Hand a message over and wait until it was sent."""
+        """Hand a message over and wait until it was sent.
+
+        Raises:
+            Cancelled: the call has ended.
+        """
         async with self._turn:
-            self._message, self._taken = message, self._loop.create_future()
-            self._wake()
+            if self._closed:
+                raise _ended()
+            self.message, self._taken = message, self._loop.create_future()
+            self._change.set()
             await self._taken
 
     async def take(self, task: asyncio.Task[Any]) -> bool:
-        """Wait for a message, which is then in `message`; False when the handler has ended instead."""
-        task.add_done_callback(self._wake)
-        await self._given
-        self._given = self._loop.create_future()
+        """Wait for a message, which is then in `message`; False when the task has ended instead."""
+        while self._taken is None and not task.done():
+            self._change.clear()
+            await self._change.wait()
         return self._taken is not None
-
-    @property
-    def message(self) -> Any:
-        """What was handed over."""
-        return self._message
 
     def sent(self) -> None:
         """Let the writer go on."""
@@ -46,9 +50,19 @@ class Handover:
         if taken is not None and not taken.done():
             taken.set_result(None)
 
-    def _wake(self, _: object = None) -> None:
-        if not self._given.done():
-            self._given.set_result(None)
+    def wake(self, _: object) -> None:
+        """Let whoever takes look again."""
+        self._change.set()
+
+    def close(self) -> None:
+        """Take no more; whoever still writes fails."""
+        self._closed = True
+        if self._taken is not None and not self._taken.done():
+            self._taken.set_exception(_ended())
+
+
+def _ended() -> Cancelled:
+    return Cancelled("the call has ended; nothing more can be written")
 
 
 async def written(
@@ -58,12 +72,13 @@ async def written(
     handover = Handover()
     context.written = handover.give
     task = asyncio.create_task(behavior(payload, context), name=f"ketch handler of {context.request.method}")
+    task.add_done_callback(handover.wake)
     try:
         while await handover.take(task):
             yield handover.message
             handover.sent()
         await task
     finally:
-        if not task.done():
-            task.cancel()
+        task.cancel()
         await asyncio.gather(task, return_exceptions=True)  # its error was raised by `await task`
+        handover.close()

@@ -26,8 +26,15 @@ _END: Final = object()
 
 async def run(pool: Executor | None, function: Callable[..., T], *arguments: Any) -> T:
     """Run a function in the pool, None for the event loop's own, with ketch's context as it is here."""
-    call = partial(contextvars.copy_context().run, function, *arguments)
+    call = partial(contextvars.copy_context().run, _checked, function, *arguments)
     return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+
+def _checked(function: Callable[..., T], *arguments: Any) -> T:
+    try:
+        return function(*arguments)
+    except StopIteration as error:  # no future can carry it, so whoever waits would do so for ever
+        raise RuntimeError("a handler raised StopIteration") from error
 
 
 async def answered(

@@ -70,9 +70,10 @@ async def on_stock(add, **options):
 
 
 @asynccontextmanager
-async def on_ketch(add, *, middleware=(), **options):
+async def on_ketch(add, *, middleware=(), transport="grpc", **options):
     """Serve on ketch; yield the address."""
-    service = Service("fit", registry="memory", broker="memory", address="127.0.0.1:0", middleware=middleware, grace=1)
+    pinned = {"registry": "memory", "broker": "memory", "transport": transport, "address": "127.0.0.1:0", "grace": 1}
+    service = Service("fit", middleware=middleware, **pinned)
     add(grpcio.server(service, **options))
     async with service:
         yield service.address

@@ -5,6 +5,7 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc.aio
 import pytest
@@ -13,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from ketch import Client, NotFound, Service, context, grpcio, testing
-from ketch.errors import ConfigurationError
+from ketch.errors import Cancelled, ConfigurationError
 from ketch.transports.grpc import GrpcTransport
 
 PROTOBUF = "application/protobuf"
@@ -377,6 +378,25 @@ async def test_tasks_of_a_handler_may_write_at_the_same_time(echo, text, stub, h
         assert sorted([int(one.text) async for one in stub(channel).Count(text())]) == list(range(20))
 
 
+async def test_a_task_that_still_writes_when_its_call_has_ended_fails(echo, text, stub, hosted):
+    writers = []
+
+    async def Count(self, request, context):
+        async def write():
+            while True:
+                await context.write(text(text="more"))
+
+        writers.append(asyncio.create_task(write()))
+        await context.write(text(text="first"))
+
+    async with hosted(echo(Count=Count)) as address, grpc.aio.insecure_channel(address) as channel:
+        call = stub(channel).Count(text())
+        assert (await call.read()).text == "first"
+        await call.code()
+        with pytest.raises(Cancelled):
+            await asyncio.wait_for(writers[0], 5)
+
+
 async def test_writing_in_a_handler_that_yields_is_refused_by_name(echo, text, stub, hosted, caplog):
     async def Count(self, request, context):
         await context.write(text())
@@ -426,7 +446,37 @@ async def test_calls_that_a_handler_makes_inherit_its_deadline(echo, text, stub,
         assert (await stub(channel).Say(text())).text == "False"
 
 
+async def test_mutual_tls_tells_who_calls_as_grpcio_does(echo, text, stub, hosted, authority):
+    async def Say(self, request, context):
+        return text(text=f"{context.peer_identity_key()} {context.peer_identities()} {sorted(context.auth_context())}")
+
+    cert, key = authority.issue("server")
+    own_cert, own_key = authority.issue("caller", "caller.example", "other.example", common_name="caller")
+    server = f"grpc://?server_tls_cert={cert}&server_tls_key={key}&server_tls_client_ca={authority.root}"
+    client = f"grpc://?client_tls_ca={authority.root}&client_tls_cert={own_cert}&client_tls_key={own_key}"
+    read = [Path(path).read_bytes() for path in (authority.root, own_key, own_cert)]  # noqa: ASYNC240 - small files
+    async with hosted(echo(Say=Say), transport=server) as address:
+        async with grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(*read)) as channel:
+            theirs = (await stub(channel).Say(text())).text
+        async with grpcio.channel(address, transport=client) as channel:
+            ours = (await stub(channel).Say(text())).text
+    names = "[b'caller.example', b'other.example']"
+    keys = "['transport_security_type', 'x509_common_name', 'x509_subject_alternative_name']"
+    assert theirs == ours == f"x509_subject_alternative_name {names} {keys}"
+
+
 # Handlers that block
+
+
+@pytest.mark.parametrize("error", [StopIteration, ValueError])
+async def test_an_error_in_a_blocking_handler_is_unknown(echo, text, stub, hosted, error):
+    def Say(self, request, context):
+        raise error("inside")
+
+    async with hosted(echo(Say=Say)) as address, grpc.aio.insecure_channel(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub(channel).Say(text(), timeout=20)
+    assert caught.value.code() is grpc.StatusCode.UNKNOWN
 
 
 async def test_plain_functions_run_in_the_pool_with_the_calls_context(echo, text, stub, hosted):

@@ -391,8 +391,8 @@ async def test_a_task_that_still_writes_when_its_call_has_ended_fails(echo, text
 
     async with hosted(echo(Count=Count)) as address, grpc.aio.insecure_channel(address) as channel:
         call = stub(channel).Count(text())
-        assert (await call.read()).text == "first"
-        await call.code()
+        replies = [reply.text async for reply in call]
+        assert replies[0] == "first"
         with pytest.raises(Cancelled):
             await asyncio.wait_for(writers[0], 5)
 

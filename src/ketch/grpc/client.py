@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 from ..errors import Cancelled, StatusError, TransportError, Unavailable, Unreachable
 from ..http2.codes import name_of
 from ..http2.compression import encode
-from . import status, timeouts
+from . import framing, status, timeouts
 from .calling import Caller, ClientStream, ClientUnary
 from .compression import ACCEPTED, GZIP
 from .content import to_wire
-from .framing import WORTHWHILE, frame, frame_compressed
+from .framing import WORTHWHILE, prefix
 from .metadata import fields
 
 if TYPE_CHECKING:
@@ -85,16 +85,17 @@ class ClientWire(Caller):
         """
         block = self._block(method, content_type, metadata, timeout)
         if compress or (compress is None and self.tuning.compression and len(body) >= WORTHWHILE):
-            message = frame_compressed(body, self.tuning.max_message_size, insist=compress is True)
+            lead, body = framing.compress(body, self.tuning.max_message_size, insist=compress is True)
             block += _COMPRESSED
         else:
-            message = frame(body, self.tuning.max_message_size)
+            lead = prefix(body, self.tuning.max_message_size)
         call = ClientUnary(self, self.loop.create_future(), deadline, received)
         if deadline is not None:
             self.deadlines.watch(deadline)
         connection = self.connection
         connection.streams.attach(call)
-        connection.whole(call, block, message, b"")
+        if not connection.sender.whole(call, block, lead, body, b""):
+            connection.piecemeal(call, block, lead, body, b"")
         return call
 
     def stream(

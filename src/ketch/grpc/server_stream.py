@@ -89,7 +89,7 @@ class ServerStream(Duplex):
         self._headed = True
         return self.connection.headers(self, block)
 
-    def frame(self, body: bytes) -> bytes:
+    def frame(self, body: bytes) -> tuple[bytes, bytes]:
         """Return a message as it is sent: compressed, if its handler says so."""
         if self.request is not None:
             self.compress = self.request.compress

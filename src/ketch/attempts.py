@@ -33,10 +33,12 @@ class CallOptions:
         wait_for_ready: where no instance can be reached, wait for one until the call's deadline instead of failing
             (gRPC's wait-for-ready).
         compress: whether requests are compressed, None as the transport is configured.
+        bounded: a unary call without a timeout gets the client's default.
     """
 
     wait_for_ready: bool = False
     compress: bool | None = None
+    bounded: bool = True
 
 
 USUAL: Final = CallOptions()
@@ -90,3 +92,17 @@ async def make(
             return await send(channel, left)
         except Unreachable as unreachable:
             error = unreachable
+
+
+async def ready(finder: Finder, service: str, timeout: float | None) -> None:
+    """Wait until an instance can be reached.
+
+    Raises:
+        DeadlineExceeded: none could be within `timeout` seconds.
+    """
+
+    def send(channel: Channel, left: float | None) -> Awaitable[None]:
+        return channel.ready(left)
+
+    waiting = CallOptions(wait_for_ready=True)
+    await make(finder, service, send, timeout=timeout, began=time.monotonic(), options=waiting)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from . import context, settings
-from .attempts import USUAL, CallOptions, make
+from .attempts import USUAL, CallOptions, make, ready
 from .call import Call, compose
 from .codec import JSON, PROTOBUF
 from .context import wanted
@@ -126,7 +126,7 @@ class Client(Caller):
         options: CallOptions = USUAL,
     ) -> Reply[P]:
         """Make one call; a stub's method does this. Without a timeout the client's default bounds it."""
-        if timeout is None:
+        if timeout is None and options.bounded:
             timeout = self.options.request_timeout
         if self._chain is None:
             return self._unary(service, method, request, timeout, metadata, options)
@@ -143,12 +143,23 @@ class Client(Caller):
     ) -> ReplyStream[P]:
         """Start a streaming call; a stub's method does this. No timeout but what the caller or its deadline says."""
 
-        async def open_() -> Opened:
-            call = Outgoing(service, method, requests, timeout, metadata, options)
-            opened: Any = await (self._chain or self._last)(call)
-            return opened  # type: ignore[no-any-return]  # what _last returned
+        def open_() -> Awaitable[Opened]:
+            return self.open(Outgoing(service, method, requests, timeout, metadata, options))
 
         return Conversation(method.path, open_, requests)
+
+    async def open(self, call: Outgoing) -> Opened:
+        """Start a streaming call for a caller who sends by himself; the call's payload is for middleware only."""
+        return cast("Opened", await (self._chain or self._last)(call))
+
+    async def ready(self, service: str, timeout: float | None = None) -> None:
+        """Wait until an instance of a service can be reached, and a connection to it is there.
+
+        Raises:
+            DeadlineExceeded: none could be within `timeout` seconds.
+        """
+        self._check_running()
+        await ready(self._finder, service, timeout)
 
     async def _unary(
         self,
@@ -253,7 +264,7 @@ class Client(Caller):
 
     def _find_coders(self, method: Method[Any, Any]) -> tuple[Encode, Decode, str]:
         binary = hasattr(method.request, "DESCRIPTOR")
-        codec = self.options.codecs.find(PROTOBUF if binary else JSON)
+        codec = method.codec or self.options.codecs.find(PROTOBUF if binary else JSON)
         coders = codec.encoder(method.request), codec.decoder(method.reply), codec.content_type
         self._coders[method] = coders
         return coders

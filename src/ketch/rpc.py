@@ -14,9 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
 from .errors import Internal
+
+if TYPE_CHECKING:
+    from .codec import Codec
 
 Q = TypeVar("Q")
 P = TypeVar("P")
@@ -55,6 +58,7 @@ class Method(Generic[Q, P]):
         request, reply: the message classes.
         cardinality: who streams.
         idempotent: whether calling it twice does no harm (the proto option `idempotency_level`).
+        codec: carries its messages in place of the program's codec of that content type; None for that one.
         path: `/contract/name`, as it travels.
     """
 
@@ -64,6 +68,7 @@ class Method(Generic[Q, P]):
     reply: type[P]
     cardinality: Cardinality = Cardinality.UNARY
     idempotent: bool = False
+    codec: Codec | None = None
     path: str = field(init=False, default="")
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,11 @@ from .errors import (
     StatusError,
     Unimplemented,
     Unknown,
-    UnknownContentType,
 )
 from .transport import Route
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from .call import Middleware, Next
     from .codec import Codecs, Decode, Encode
@@ -83,7 +83,8 @@ class _Serving:
     async def _stream(self, request: Request, stream: Stream) -> None:
         decode, encode = self._coders.get(request.content_type) or self._find(request.content_type)
         enter(request)
-        requests = _requests(self._method, stream, decode)
+        request.begin = stream.begin
+        requests = _Requests(self._method, stream, decode)
         try:
             await self._converse(request, requests, stream, encode)
         except StatusError:
@@ -91,11 +92,9 @@ class _Serving:
         except Exception as error:
             raise self._status(error) from error
         finally:
-            await requests.aclose()
+            requests.close()
 
-    async def _converse(
-        self, request: Request, requests: AsyncGenerator[Any, None], stream: Stream, encode: Encode
-    ) -> None:
+    async def _converse(self, request: Request, requests: _Requests, stream: Stream, encode: Encode) -> None:
         cardinality = self._method.cardinality
         payload = requests if cardinality.streams_requests else await _only(self._method, requests)
         chain = self._chain or self._answer
@@ -116,11 +115,14 @@ class _Serving:
         return Call(Kind.SERVE, self._method.path, payload, dict(request.metadata), timeout=left)
 
     def _find(self, content_type: str) -> tuple[Decode, Encode]:
+        method = self._method
         try:
             codec = self._codecs.find(content_type)
-        except UnknownContentType as error:
+            if method.codec is not None and method.codec.content_type == codec.content_type:
+                codec = method.codec
+            coders = codec.decoder(method.request), codec.encoder(method.reply)
+        except CodecError as error:
             raise Unimplemented(str(error)) from error
-        coders = codec.decoder(self._method.request), codec.encoder(self._method.reply)
         if len(self._coders) < _CONTENT_TYPES:
             self._coders[content_type] = coders
         return coders
@@ -148,12 +150,34 @@ def _read(method: Method[Any, Any], decode: Decode, body: bytes) -> Any:
         raise InvalidArgument(f"{method.path}: {error}") from error
 
 
-async def _requests(method: Method[Any, Any], stream: Stream, decode: Decode) -> AsyncGenerator[Any, None]:
-    while (body := await stream.receive()) is not None:
-        yield _read(method, decode, body)
+class _Requests(AsyncIterator[Any]):
+    """A call's requests, in order. No generator: a handler may return while a task of its own waits here."""
+
+    def __init__(self, method: Method[Any, Any], stream: Stream, decode: Decode) -> None:
+        self._method = method
+        self._stream = stream
+        self._decode = decode
+        self._closed = False
+
+    async def __anext__(self) -> Any:
+        if self._closed:
+            raise StopAsyncIteration
+        try:
+            body = await self._stream.receive()
+        except StatusError:
+            if self._closed:
+                raise StopAsyncIteration from None
+            raise
+        if body is None:
+            raise StopAsyncIteration
+        return _read(self._method, self._decode, body)
+
+    def close(self) -> None:
+        """Give no more: the handler has ended."""
+        self._closed = True
 
 
-async def _only(method: Method[Any, Any], requests: AsyncGenerator[Any, None]) -> Any:
+async def _only(method: Method[Any, Any], requests: _Requests) -> Any:
     payload = await anext(requests, None)
     if payload is None:
         raise InvalidArgument(f"{method.path} takes one request, none came")

@@ -39,9 +39,10 @@ class Request(Context):
     Attributes:
         content_type: media type of the bodies: `application/protobuf`, `application/json`, …
         body: the request of a unary call; b"" for a streaming one.
+        begin: sends `reply_metadata` now; None for a unary call, whose metadata goes with its reply.
     """
 
-    __slots__ = ("body", "content_type")
+    __slots__ = ("begin", "body", "content_type")
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Request(Context):
         self.sent_trailers = None
         self.content_type = content_type
         self.body = body
+        self.begin: Callable[[], Awaitable[None]] | None = None
 
     @property
     def method(self) -> str:
@@ -114,9 +116,19 @@ class Stream(ABC):
     async def begin(self) -> None:  # noqa: B027 - optional to implement
         """Server: send the request's `reply_metadata` now, and not just ahead of the first message."""
 
+    async def begun(self) -> Mapping[str, str]:
+        """Client: wait for the initial metadata, which may come long before the first message, and return it.
+
+        Where a transport can't tell when that comes, what there is now.
+
+        Raises:
+            StatusError: the call has ended without any.
+        """
+        return self.metadata
+
     @property
     def metadata(self) -> Mapping[str, str]:
-        """Client: the initial metadata the server sent, empty until the first message arrived."""
+        """Client: the initial metadata the server sent, empty until it or the first message arrived."""
         return {}
 
     @property
@@ -202,6 +214,14 @@ class Channel(ABC):
         compress: bool | None = None,
     ) -> Stream:
         """Start a streaming call; errors as `unary`'s. Cancel the stream or receive until it ends."""
+
+    async def ready(self, timeout: float | None = None) -> None:  # noqa: B027 - optional to implement
+        """Wait until a call could be sent, connecting if need be; at once where that takes no connection.
+
+        Raises:
+            Unreachable: nobody is there.
+            DeadlineExceeded: it took more than `timeout` seconds.
+        """
 
     @abstractmethod
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ..errors import Cancelled, DeadlineExceeded, Internal, StatusError, Unimplemented
@@ -16,7 +17,6 @@ from .metadata import NONE
 from .wire import Wire
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Mapping
 
     from ..context import ReplyMetadata
@@ -182,6 +182,21 @@ class ClientStream(Duplex):
         self._head: ResponseHead | None = None
         self._trailers: Mapping[str, str] = NONE
         self._done = False
+        self._beginning: asyncio.Future[None] | None = None
+
+    async def begun(self) -> Mapping[str, str]:
+        """Wait for the initial metadata; see `transport.Stream`."""
+        if self._head is None and not self._done:
+            if self._beginning is None:
+                self._beginning = self._client.loop.create_future()
+            await asyncio.shield(self._beginning)
+        if self._head is None and self.failure is not None:
+            raise self.failure
+        return self.metadata
+
+    def _begin(self) -> None:
+        if self._beginning is not None and not self._beginning.done():
+            self._beginning.set_result(None)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -207,6 +222,7 @@ class ClientStream(Duplex):
         """End the call from this side."""
         self._done = True
         self.fail(error)
+        self._begin()
         self.connection.reset(self, ErrorCode.CANCEL)
 
     def expire(self) -> None:
@@ -227,6 +243,7 @@ class ClientStream(Duplex):
             self.give_up(Internal("the server sent headers twice"))
         elif not head.informational:
             self._head = head
+            self._begin()
             self.inbox.encoding = head.encoding
             if head.error is not None:
                 self.give_up(head.failure())
@@ -246,6 +263,7 @@ class ClientStream(Duplex):
             self.inbox.settle()
             self.wake()
             self.stop_writer(ended())
+        self._begin()
         if not self.sent_end:
             self.connection.reset(self, ErrorCode.NO_ERROR)
 
@@ -254,3 +272,4 @@ class ClientStream(Duplex):
         if not self._done:
             self._done = True
             self.fail(self._client.failure(code, reason, refused=refused))
+            self._begin()

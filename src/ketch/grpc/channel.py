@@ -82,6 +82,10 @@ class GrpcChannel(transport.Channel):
             timeout = None if deadline is None else deadline - time.monotonic()
         return wire.stream(method, content_type, metadata, timeout, deadline, compress)
 
+    async def ready(self, timeout: float | None = None) -> None:
+        """Wait until a call could be sent; see `transport.Channel`."""
+        await self._wait_for_room(None if timeout is None else time.monotonic() + timeout)
+
     async def close(self) -> None:
         """Close the connections; see `transport.Channel`."""
         self._closed = True

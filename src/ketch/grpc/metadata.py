@@ -34,7 +34,12 @@ def fields(metadata: Metadata) -> list[Field]:
             raise Internal(
                 f"{name[:40]!r} can't be sent as metadata: lower case, digits, _ . - and no name of gRPC's own"
             )
-        out.append((name, _text(name, value)))
+        text = _text(name, value)
+        if name.endswith("-bin") and "," in text:
+            # Several binary values: gRPC's C core understands them as fields of their own only, not joined by a comma.
+            out += [(name, part.strip().rstrip("=")) for part in text.split(",")]
+        else:
+            out.append((name, text))
     return out
 
 

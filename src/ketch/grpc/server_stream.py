@@ -8,7 +8,7 @@ from ..errors import Cancelled, DeadlineExceeded, Internal, StatusError
 from ..http2.codes import ErrorCode
 from ..transport import Request
 from . import answers
-from .duplex import Duplex
+from .duplex import Duplex, ended
 from .serving import Host, stop
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class ServerStream(Duplex):
         if not self._headed:
             self.connection.sender.write(self.head())
         answers.finish(self, block)
-        self.inbox.close()
+        self.fail(ended())
 
     def answer(self, error: StatusError) -> None:
         """End the call with an error; a message that waits for the client's window isn't sent."""
@@ -132,6 +132,7 @@ class ServerStream(Duplex):
         trailers = None if self.request is None else self.request.sent_trailers
         answers.finish(self, answers.failure(error, content_type, trailers, headed=self._headed))
         self._headed = True
+        self.fail(error)
 
     def _begin_badly(self, error: StatusError) -> StatusError:
         """Send the metadata that the handler wanted ahead of its reply; return what to answer after it."""

@@ -29,6 +29,7 @@ class Exchange:
         self.metadata: Mapping[str, str] = NONE
         self.trailers: Mapping[str, str] = NONE
         self.outcome: asyncio.Future[bytes | None] = loop.create_future()
+        self.begun = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         if request.deadline is not None:
@@ -46,6 +47,7 @@ class Exchange:
         metadata = self.request.take_reply_metadata()
         if metadata:
             self.metadata = crossed_metadata(metadata)
+        self.begun.set()
 
     def finish(self, reply: bytes | None, trailers: Mapping[str, str]) -> None:
         """End it well; replies that were sent may still be received."""
@@ -55,6 +57,7 @@ class Exchange:
             self.outcome.set_result(reply)
             self.requests.close(ended())
             self.replies.close(None)
+            self.begun.set()
 
     def fail(self, error: StatusError, *, keep: bool = True) -> None:
         """End it with a status; what was sent before it may still be received, if `keep`."""
@@ -68,6 +71,7 @@ class Exchange:
                 pipe.close(error)
                 if not keep:
                     pipe.clear()
+            self.begun.set()
 
     def _said_trailers(self) -> Mapping[str, str]:
         try:

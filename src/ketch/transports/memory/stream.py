@@ -53,6 +53,14 @@ class MemoryStream(Stream):
         who = "caller" if self._client else "server"
         self._exchange.abandon(Cancelled(f"the {who} gave the call up"))
 
+    async def begun(self) -> Mapping[str, str]:
+        """Wait for the initial metadata; see `transport.Stream`."""
+        await self._exchange.begun.wait()
+        outcome = self._exchange.outcome
+        if not self._exchange.metadata and outcome.done() and (error := outcome.exception()):
+            raise error
+        return self._exchange.metadata
+
     @property
     def metadata(self) -> Mapping[str, str]:
         """The initial metadata."""

@@ -82,7 +82,7 @@ class Stream(Outgoing):
     def consume(self, size: int) -> None:
         """Say that `size` received bytes need no more room: the peer may send as many again."""
         self._consumed += size
-        # By quarters: were it by halves, a first half and a bit would leave less than a half, and that a round trip unused.
+        # By quarters: after half of it and a bit, less than a half would be left, and stand idle for a round trip.
         if self._consumed * 4 >= self.window and not self.got_end and not self.closed:
             self.connection.open_window(self, self._consumed)
             self._consumed = 0

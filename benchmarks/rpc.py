@@ -225,14 +225,15 @@ def compare(seconds: float, rounds: int) -> dict[str, object]:
         key: {name: statistics.median(result[name] for result in results) for name in ("rate", "p50", "p99")}
         for key, results in found.items()
     }
-    names = "in flight", "calls/s", "p50 us", "p99 us", "x grpc.aio", "of bare"
+    names = "in flight", "calls/s", "p50 us", "p99 us", "x grpc.aio", "p50 x", "p99 x", "of bare"
     print(f"{'client':10}{'server':10}" + "".join(f"{name:>11}" for name in names))
     for (client, server, in_flight), result in medians.items():
-        stock = medians["grpc.aio", "grpc.aio", in_flight]["rate"]
+        stock = medians["grpc.aio", "grpc.aio", in_flight]
         bare = medians["bare", "bare", in_flight]["rate"]
         print(
             f"{client:10}{server:10}{in_flight:11}{result['rate']:11,.0f}{result['p50']:11.0f}{result['p99']:11.0f}"
-            f"{result['rate'] / stock:11.2f}{result['rate'] / bare:11.2f}"
+            f"{result['rate'] / stock['rate']:11.2f}{result['p50'] / stock['p50']:11.2f}"
+            f"{result['p99'] / stock['p99']:11.2f}{result['rate'] / bare:11.2f}"
         )
     return {"/".join(map(str, key)): value for key, value in medians.items()}
 

@@ -1,18 +1,18 @@
 """Streams and large messages: ketch against grpc.aio, at the transport: bytes in, bytes out, no protobuf.
 
-    python benchmarks/streams.py [--megabytes 200] [--rounds 2]
+    python benchmarks/streams.py [--megabytes 200] [--gigabytes 1] [--rounds 2]
 
 down: a server stream of 64 KiB messages; up: a client stream of the same; small: a server stream of 1 KiB messages;
-echo: unary calls with 4 MiB each way, one after the other. Client and server are processes of their own; rounds are
-interleaved and medians are printed, with the ratio to grpc.aio in the same run.
+echo: unary calls with 4 MiB each way, one after the other; giga64K and giga1M: server streams of `--gigabytes` in
+messages of that size. Client and server are processes of their own; rounds are interleaved and medians are printed,
+with the ratio to grpc.aio in the same run. The memory is what a process grew by at most while the bytes went through.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import json
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import uvloop
+from beside import ask, memory, serving, until_the_parent_goes
 
 from ketch.transport import Route
 from ketch.transports.grpc import GrpcTransport
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 MIB = 1024 * 1024
-METHOD = {"down": "down", "up": "up", "small": "down", "echo": "echo"}
-SIZE = {"down": 65_536, "up": 65_536, "small": 1024, "echo": 4 * MIB}
+METHOD = {"down": "down", "up": "up", "small": "down", "echo": "echo", "giga64K": "down", "giga1M": "down"}
+SIZE = {"down": 65_536, "up": 65_536, "small": 1024, "echo": 4 * MIB, "giga64K": 65_536, "giga1M": MIB}
 KINDS = ("grpc.aio", "ketch")
 PROTO = "application/protobuf"
 #: grpc.aio refuses more than 4 MiB with its envelope unless told.
@@ -97,7 +98,7 @@ async def serve_grpc_aio() -> tuple[object, str]:
 async def serve(kind: str) -> None:
     server, address = await (serve_ketch() if kind == "ketch" else serve_grpc_aio())
     print(address, flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until the parent goes
+    await until_the_parent_goes()
     del server
 
 
@@ -136,55 +137,61 @@ async def grpc_aio(address: str, what: str, size: int, count: int) -> int:
     return sum([int(body) if what == "up" else len(body) async for body in call])
 
 
-async def measure(kind: str, address: str, what: str, megabytes: int) -> None:
+async def measure(kind: str, address: str, server: int, what: str, megabytes: int) -> None:
     size = SIZE[what]
     run = ketch if kind == "ketch" else grpc_aio
     await run(address, what, size, 2)  # to connect and to warm up
     count = max(1, megabytes * MIB // size)
+    before, mine = memory(server), memory()
     started = time.perf_counter()
     total = await run(address, what, size, count)
+    seconds = time.perf_counter() - started
     assert total == size * count
-    print(total / MIB / (time.perf_counter() - started), flush=True)
+    grown = (memory(server, "VmHWM") - before) / MIB, (memory(what="VmHWM") - mine) / MIB
+    print(json.dumps({"rate": total / MIB / seconds, "server": grown[0], "client": grown[1]}), flush=True)
 
 
 # the parent
 
 
-def one(kind: str, what: str, megabytes: int) -> float:
-    """Return MiB a second, each side in a process of its own."""
-    me = [sys.executable, str(Path(__file__).resolve())]
-    with subprocess.Popen([*me, "serve", kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
-        done = subprocess.run(
-            [*me, "measure", kind, address, what, str(megabytes)], check=True, stdout=subprocess.PIPE, text=True
-        )
-        process.terminate()
-    return float(done.stdout)
+def compare(megabytes: dict[str, int], rounds: int) -> dict[tuple[str, str], dict[str, float]]:
+    """Measure all in interleaved rounds and return medians: MiB a second, MiB that either side grew by."""
+    script = str(Path(__file__).resolve())
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for _ in range(rounds):
+        for what, amount in megabytes.items():
+            for kind in KINDS:
+                with serving(script, kind) as (address, process):
+                    found.setdefault((what, kind), []).append(ask(script, kind, address, process, what, amount))
+    return {
+        key: {name: statistics.median(result[name] for result in results) for name in ("rate", "server", "client")}
+        for key, results in found.items()
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=200)
+    parser.add_argument("--gigabytes", type=float, default=1)
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
-    found: dict[tuple[str, str], list[float]] = {}
-    for _ in range(arguments.rounds):
-        for what in SIZE:
-            megabytes = arguments.megabytes // 10 if what == "small" else arguments.megabytes
-            for kind in KINDS:
-                found.setdefault((what, kind), []).append(one(kind, what, megabytes))
-    print(f"{'':8}{'grpc.aio MiB/s':>16}{'ketch MiB/s':>14}{'x grpc.aio':>12}")
+    megabytes = dict.fromkeys(SIZE, arguments.megabytes)
+    megabytes["small"] //= 10
+    megabytes["giga64K"] = megabytes["giga1M"] = int(1024 * arguments.gigabytes)
+    found = compare(megabytes, arguments.rounds)
+    names = *(f"{kind} {what}" for what in ("MiB/s", "server +MiB", "client +MiB") for kind in KINDS), "x grpc.aio"
+    print(f"{'':9}" + "".join(f"{name:>22}" for name in names))
     for what in SIZE:
-        stock, ours = (statistics.median(found[what, kind]) for kind in KINDS)
-        print(f"{what:8}{stock:16.0f}{ours:14.0f}{ours / stock:12.2f}")
+        stock, ours = (found[what, kind] for kind in KINDS)
+        cells = "".join(f"{side[name]:22.0f}" for name in ("rate", "server", "client") for side in (stock, ours))
+        print(f"{what:9}{cells}{ours['rate'] / stock['rate']:22.2f}")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
         uvloop.run(serve(sys.argv[2]))
     elif sys.argv[1:2] == ["measure"]:
-        uvloop.run(measure(sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5])))
+        who, where, pid, which, amount = sys.argv[2:]
+        uvloop.run(measure(who, where, int(pid), which, int(amount)))
     else:
         main()

@@ -11,6 +11,9 @@ import os
 import sys
 from pathlib import Path
 
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from ketch.cli.compiler import describe
 from ketch.cli.generate import generate
 from ketch.cli.generated import INIT, differences, write
 
@@ -25,6 +28,10 @@ TREES = [
     ("benchmarks/proto", "benchmarks/proto", "benchmarks/proto", SUFFIXES),
     ("src/ketch/brokers/direct/direct.proto", "src", "src", MESSAGES),  # peer.py calls its one method without a stub
 ]
+
+#: The folder of the standard contracts, and the file that holds them compiled.
+STANDARD = Path("src/ketch/standard")
+COMPILED = STANDARD / "contracts.binpb"
 
 
 def main() -> int:
@@ -41,11 +48,23 @@ def main() -> int:
             if arguments.write:
                 sys.stdout.writelines(f"{file}\n" for file in write(files))
             wrong |= differences(files) | left_over(files)
+    compiled = {COMPILED: compiled_contracts()}
+    if arguments.write:
+        sys.stdout.writelines(f"{file}\n" for file in write(compiled))
+    wrong |= differences(compiled)
     for file, reason in wrong.items():
         sys.stderr.write(f"{file}: {reason}\n")
     if wrong and not arguments.write:
         sys.stderr.write("Generated files are stale: python tools/check_generated.py --write\n")
     return 1 if wrong else 0
+
+
+def compiled_contracts() -> bytes:
+    """Return the standard contracts, compiled, without their comments."""
+    described = describe(sorted(STANDARD.rglob("*.proto")), [STANDARD])
+    for file in described.file:
+        file.ClearField("source_code_info")
+    return FileDescriptorSet(file=described.file).SerializeToString(deterministic=True)
 
 
 def left_over(files: dict[Path, bytes]) -> dict[Path, str]:

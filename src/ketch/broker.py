@@ -182,6 +182,14 @@ class Broker(ABC):
         """Send what was published, close what is still subscribed, disconnect. Closing twice is no error."""
 
     @property
+    def trouble(self) -> str:
+        """Why nothing comes or goes just now, such as a connection that is being made again; "" where all is well.
+
+        A service with consumers is not serving meanwhile; never a secret.
+        """
+        return ""
+
+    @property
     def location(self) -> str:
         """Where it is, for the line at start; never a secret."""
         return ""

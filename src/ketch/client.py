@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import context, settings
@@ -161,8 +161,48 @@ class Client(Caller):
     ) -> P:
         encode, decode, content_type = self._coders.get(method) or self._find_coders(method)
         body = encode(request)
-        timeout = self._bound(timeout)
-        began = time.monotonic()
+        left = context.current().remaining()
+        if left is not None:
+            # A handler's own deadline bounds the calls it makes: nobody waits for their answers after it.
+            timeout = left if timeout is None else min(left, timeout)
+        began = monotonic()
+        failed = None
+        channel = self._finder.pick(service)
+        if channel is not None:
+            try:
+                reply = await channel.unary(
+                    method.path,
+                    body,
+                    content_type=content_type,
+                    metadata=metadata,
+                    timeout=timeout,
+                    received=wanted(),
+                    compress=options.compress,
+                )
+            except Unreachable as error:
+                failed = channel, error
+        if channel is None or failed is not None:
+            reply = await self._again(service, method, body, content_type, metadata, timeout, options, began, failed)
+        try:
+            decoded: P = decode(reply)
+        except CodecError as error:
+            raise Internal(f"{method.path}: the reply is wrong: {error}") from error
+        return decoded
+
+    def _again(
+        self,
+        service: str,
+        method: Method[Any, Any],
+        body: bytes,
+        content_type: str,
+        metadata: Metadata | None,
+        timeout: float | None,
+        options: CallOptions,
+        began: float,
+        failed: tuple[Channel, Unreachable] | None,
+    ) -> Awaitable[bytes]:
+        """Make a call that no instance is known for, or that could not be made at the first one."""
+        self._check_running()
 
         def send(channel: Channel, left: float | None) -> Awaitable[bytes]:
             return channel.unary(
@@ -175,23 +215,7 @@ class Client(Caller):
                 compress=options.compress,
             )
 
-        failed = None
-        channel = self._finder.pick(service)
-        if channel is not None:
-            try:
-                return self._read(method, decode, await send(channel, timeout))
-            except Unreachable as error:
-                failed = channel, error
-        self._check_running()
-        made = make(self._finder, service, send, timeout=timeout, began=began, options=options, failed=failed)
-        return self._read(method, decode, await made)
-
-    def _read(self, method: Method[Q, P], decode: Decode, body: bytes) -> P:
-        try:
-            reply: P = decode(body)
-        except CodecError as error:
-            raise Internal(f"{method.path}: the reply is wrong: {error}") from error
-        return reply
+        return make(self._finder, service, send, timeout=timeout, began=began, options=options, failed=failed)
 
     async def _unary_through(self, call: Outgoing) -> Any:
         return await (self._chain or self._last)(call)
@@ -217,9 +241,7 @@ class Client(Caller):
             )
 
         timeout = self._bound(call.timeout)
-        stream = await make(
-            self._finder, call.service, send, timeout=timeout, began=time.monotonic(), options=call.options
-        )
+        stream = await make(self._finder, call.service, send, timeout=timeout, began=monotonic(), options=call.options)
         return stream, encode, decode
 
     def _bound(self, timeout: float | None) -> float | None:

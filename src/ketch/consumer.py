@@ -64,6 +64,7 @@ class Consumer(Generic[T]):
         self._stopping = False
         self._pending: deque[Delivery] = deque()
         self._settled: list[tuple[Delivery, Outcome]] = []
+        self._broker: Broker
         self._subscription: Subscription
         self._settles = False
         self._receiving = asyncio.Lock()
@@ -83,6 +84,7 @@ class Consumer(Generic[T]):
             CapabilityError: it can't give the topic's promise.
         """
         self.topic.check(broker)
+        self._broker = broker
         self._codecs = codecs
         self._decoders = {}
         self._decoder(self.topic.content_type)
@@ -113,6 +115,13 @@ class Consumer(Generic[T]):
                     worker.result()
         if not self._stopping:
             raise BrokerError(f"{self.name}: the subscription to {self.topic.name} ended by itself")
+
+    @property
+    def trouble(self) -> str:
+        """Why no event would be handled just now, "" where one would."""
+        if not self._workers or any(worker.done() for worker in self._workers):
+            return f"{self.name} handles no events of {self.topic.name}"
+        return self._broker.trouble
 
     def report_hang(self) -> None:
         """Log if no handler has finished since the last report, though there is something to handle."""

@@ -19,6 +19,8 @@ from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
+from .peer import Peer, PeerIdentity
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
     from types import TracebackType
@@ -37,16 +39,16 @@ class Context:
             within a handler inherit it.
         message: the event as it came, with its id, type, source and time; None for a call.
         attempt: which delivery of an event this is, from 1.
-        peer: the caller's address, "" for an event.
+        peer: the caller's address, "" for an event; over mutual TLS a `Peer`, which knows who it is.
         compressed: whether the request, or the latest message of a stream, came compressed.
+        sent_metadata, sent_trailers: `reply_metadata` and `trailers` as far as a handler wrote any, else None; for
+            transports.
         compress: whether replies that follow are compressed where the caller takes that: None as the transport is
             configured; a handler may set it.
     """
 
     __slots__ = (
         "_metadata",
-        "_reply_metadata",
-        "_trailers",
         "attempt",
         "compress",
         "compressed",
@@ -54,6 +56,8 @@ class Context:
         "message",
         "name",
         "peer",
+        "sent_metadata",
+        "sent_trailers",
     )
 
     def __init__(
@@ -73,8 +77,8 @@ class Context:
         self.peer = peer
         self.compressed = False
         self.compress: bool | None = None
-        self._trailers: MutableMapping[str, str | bytes] | None = None
-        self._reply_metadata: MutableMapping[str, str | bytes] | None = None
+        self.sent_trailers: MutableMapping[str, str | bytes] | None = None
+        self.sent_metadata: MutableMapping[str, str | bytes] | None = None
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -93,25 +97,26 @@ class Context:
 
         Names are lower case; bytes go under names that end in `-bin`.
         """
-        if self._trailers is None:
-            self._trailers = {}
-        return self._trailers
+        if self.sent_trailers is None:
+            self.sent_trailers = {}
+        return self.sent_trailers
 
     @property
     def reply_metadata(self) -> MutableMapping[str, str | bytes]:
         """Metadata to be sent ahead of a call's first reply; once that is on its way it can't be written any more."""
-        if self._reply_metadata is None:
-            self._reply_metadata = {}
-        return self._reply_metadata
-
-    def take_trailers(self) -> Mapping[str, str | bytes] | None:
-        """Return the trailers that the handler asked for, None for none."""
-        return self._trailers
+        if self.sent_metadata is None:
+            self.sent_metadata = {}
+        return self.sent_metadata
 
     def take_reply_metadata(self) -> Mapping[str, str | bytes] | None:
         """Return the metadata to be sent ahead of the reply, None for none; from now on nobody writes into it."""
-        taken, self._reply_metadata = self._reply_metadata, _SENT
+        taken, self.sent_metadata = self.sent_metadata, _SENT
         return taken
+
+    @property
+    def peer_identity(self) -> PeerIdentity | None:
+        """Who the caller's certificate says it is, verified; None where it presented none (it needs mutual TLS)."""
+        return self.peer.identity if isinstance(self.peer, Peer) else None
 
     def remaining(self) -> float | None:
         """Return the seconds left until the deadline, never negative, or None where there is none."""

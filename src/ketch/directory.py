@@ -29,23 +29,26 @@ class Directory:
         registry: an open registry.
         transport: instances that say they speak another one are left out.
         changed: called with a service's name when what is known of it has changed.
+
+    Attributes:
+        instances: what is known now, by the name of the service or contract.
     """
 
     def __init__(self, registry: Registry, transport: str, changed: Callable[[str], None] | None = None) -> None:
         self._registry = registry
         self._transport = transport
         self._changed = changed
-        self._known: dict[str, tuple[Instance, ...]] = {}
+        self.instances: dict[str, tuple[Instance, ...]] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._first: dict[str, asyncio.Future[None]] = {}
 
     def known(self, service: str) -> tuple[Instance, ...]:
         """Return the instances of a service, or of a contract, as known now; empty before `look`."""
-        return self._known.get(service, ())
+        return self.instances.get(service, ())
 
     def addresses(self) -> set[str]:
         """Return all addresses known."""
-        return {instance.address for instances in self._known.values() for instance in instances}
+        return {instance.address for instances in self.instances.values() for instance in instances}
 
     async def look(self, service: str) -> None:
         """Begin to watch a service, unless that was done, and wait for the first snapshot.
@@ -76,7 +79,7 @@ class Directory:
         watch, first = self._watches.pop(service, None), self._first.pop(service, None)
         if watch is None or first is None:
             return  # another one was quicker
-        self._known.pop(service, None)
+        self.instances.pop(service, None)
         if not first.done():
             first.set_exception(NotRunning("closed while it was looked up"))
         first.exception()  # seen: `look` raises it
@@ -109,8 +112,8 @@ class Directory:
             pause = min(pause * 2, 10.0)
 
     def _learn(self, service: str, instances: tuple[Instance, ...]) -> None:
-        before = self._known.get(service)
-        self._known[service] = instances
+        before = self.instances.get(service)
+        self.instances[service] = instances
         if self._changed is not None and instances != before:
             self._changed(service)
 

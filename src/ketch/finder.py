@@ -13,7 +13,7 @@ from .pool import Pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from .registry import Registry
+    from .registry import Instance, Registry
     from .selector import Selector
     from .transport import Channel, Transport
 
@@ -31,6 +31,8 @@ class Finder:
         self._directory = Directory(registry, transport.name, self._changed)
         self._pool = Pool(transport, self._directory.addresses)
         self._make_selector = selector
+        self._known = self._directory.instances
+        self._only: dict[str, tuple[tuple[Instance, ...], Channel]] = {}  # of services with one instance
         self._selectors: dict[str, Selector] = {}
         self._change = asyncio.Event()
 
@@ -41,12 +43,16 @@ class Finder:
 
     async def close(self) -> None:
         """Close the channels and look no further. Closing twice is no error."""
+        self._only.clear()
         await self._directory.close()
         await self._pool.close()
 
     def pick(self, service: str, tried: Collection[Channel] = ()) -> Channel | None:
         """Return a channel to an instance that is known and wasn't tried, None where there is none."""
-        instances = self._directory.known(service)
+        instances = self._known.get(service, ())
+        only = self._only.get(service)
+        if only is not None and only[0] is instances and not tried:
+            return only[1]
         if tried:
             instances = tuple(one for one in instances if self._pool.channel(one.address) not in tried)
         if not instances:
@@ -54,8 +60,12 @@ class Finder:
         selector = self._selectors.get(service)
         if selector is None:
             selector = self._selectors[service] = self._make_selector()
-        instance = instances[0] if len(instances) == 1 else selector(instances)
-        return self._pool.channel(instance.address)
+        if len(instances) > 1:
+            return self._pool.channel(selector(instances).address)
+        channel = self._pool.channel(instances[0].address)
+        if not tried:
+            self._only[service] = instances, channel
+        return channel
 
     async def find(self, service: str, timeout: float | None) -> tuple[Channel, float | None]:
         """Return a channel to an instance, and what is left of the timeout.
@@ -85,5 +95,6 @@ class Finder:
         except TimeoutError:
             return  # an instance may answer again although nothing has changed in the registry
 
-    def _changed(self, service: str) -> None:  # noqa: ARG002 - who waits looks again, whatever it was
+    def _changed(self, service: str) -> None:
+        self._only.pop(service, None)
         self._change.set()

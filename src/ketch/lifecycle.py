@@ -7,12 +7,15 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from .client import Client
 from .errors import KetchError, RegistryError
+from .health import Health
 from .registry import Instance
 from .server import routes
+from .standard.servicers import standard
 
 if TYPE_CHECKING:
     from .call import Middleware
@@ -39,6 +42,7 @@ class Declared:
     consumers: list[Consumer[Any]] = field(default_factory=list)
     publishers: list[Publisher[Any]] = field(default_factory=list)
     lifespans: list[Lifespan] = field(default_factory=list)
+    health: Health = field(default_factory=Health)
 
 
 class Lifecycle:
@@ -102,6 +106,8 @@ class Lifecycle:
         for lifespan in declared.lifespans:
             await stack.enter_async_context(lifespan())
         stack.push_async_callback(self._drain)
+        stack.push_async_callback(declared.health.close)
+        await self._start_health()
         self._listener = await options.transport.listen(options.address, self._routes())
         for consumer in declared.consumers:
             await consumer.start(options.broker, options.codecs, declared.middleware)
@@ -109,11 +115,22 @@ class Lifecycle:
         instance = self._instance()
         stack.push_async_callback(self._deregister, instance)
         await options.registry.register(instance)
+        stack.callback(declared.health.leave)
+        declared.health.serve()
+
+    async def _start_health(self) -> None:
+        declared = self._declared
+        probes = {f"topic:{consumer.topic.name}": partial(_trouble, consumer) for consumer in declared.consumers}
+        await declared.health.start(frozenset(servicer.contract for servicer in declared.servicers), probes)
 
     def _routes(self) -> dict[str, Route]:
+        declared, codecs = self._declared, self.options.codecs
         served: dict[str, Route] = {}
-        for servicer in self._declared.servicers:
-            served.update(routes(servicer, self.options.codecs, self._declared.middleware))
+        for servicer in declared.servicers:
+            served.update(routes(servicer, codecs, declared.middleware))
+        # Probes and tools come without credentials, so no middleware stands before these.
+        for servicer in standard(declared.servicers, declared.health, reflection=self.options.reflection):
+            served.update(routes(servicer, codecs))
         return served
 
     def _instance(self) -> Instance:
@@ -181,7 +198,7 @@ class Lifecycle:
         parts = [
             f"broker {options.broker.name}",
             f"registry {options.registry.name}",
-            f"transport {options.transport.name}",
+            f"transport {options.transport.name}" + (f" ({tls})" if (tls := options.transport.tls) else ""),
         ]
         places = [options.broker.location, options.registry.location, self.address]
         where = ", ".join(f"{part} at {place}" if place else part for part, place in zip(parts, places, strict=True))
@@ -193,3 +210,7 @@ class Lifecycle:
             where,
             f"; subscribed to {topics}" if topics else "",
         )
+
+
+def _trouble(consumer: Consumer[Any]) -> str:
+    return consumer.trouble

@@ -14,6 +14,8 @@ from .registry import Registry
 from .selectors.random import random
 from .selectors.round_robin import round_robin
 from .settings import Settings, suggest
+from .tls import OPTIONS as TLS_OPTIONS
+from .tls import Tls
 from .transport import Transport
 from .url import Url
 
@@ -36,6 +38,7 @@ class Options:
         broker, registry, transport, codecs, selector: the configured plugins, ready to connect.
         request_timeout, grace: seconds.
         log_level: a level's name.
+        reflection: tools are told what the server serves.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Options:
     request_timeout: float
     grace: float
     log_level: str
+    reflection: bool
     settings: Settings = field(repr=False)
 
     def site(self) -> Site:
@@ -82,12 +86,13 @@ def build(settings: Settings, pinned: Mapping[str, Any]) -> Options:
         metadata=value("server_metadata"),
         broker=_plugin(plugins, Broker, settings, pinned),
         registry=_plugin(plugins, Registry, settings, pinned),
-        transport=_plugin(plugins, Transport, settings, pinned),
+        transport=_secured(_plugin(plugins, Transport, settings, pinned), settings),
         codecs=_codecs(plugins),
         selector=_selector(value("selector")),
         request_timeout=value("client_request_timeout"),
         grace=value("shutdown_grace"),
         log_level=settings["log_level"],
+        reflection=value("server_reflection"),
         settings=settings,
     )
 
@@ -104,6 +109,13 @@ def _plugin(plugins: Plugins, contract: type, settings: Settings, pinned: Mappin
     if kind == "Registry" and url == Url("local") and settings.runtime_directory:
         url = Url("local", options={"runtime": settings.runtime_directory})
     return plugins.load(kind, url.name).from_url(url)
+
+
+def _secured(transport: Transport, settings: Settings) -> Transport:
+    tls = Tls.read({name: settings[name] for name in TLS_OPTIONS})
+    if tls:
+        transport.secure(tls)
+    return transport
 
 
 def _with_address(kind: str, settings: Settings, code: str | None) -> Url:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .broker import Broker
     from .call import Middleware
     from .client import Client
+    from .health import Health
     from .registry import Registry
     from .rpc import Metadata, Reply, Servicer
     from .transport import Transport
@@ -139,6 +140,16 @@ class Service(Caller):
             return handler
 
         return register
+
+    @property
+    def health(self) -> Health:
+        """What the service tells of itself to `grpc.health.v1` and `ketch health`; report your own troubles there."""
+        return self._declared.health
+
+    def health_check(self, function: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+        """Run the decorated `async def` every 5 seconds; while it raises, or takes 2, the service isn't serving."""
+        self._declared.health.check(function)
+        return function
 
     def lifespan(self, function: Callable[[], AsyncIterator[None]]) -> Callable[[], AsyncIterator[None]]:
         """Open what the handlers need before they run, and close it after: an async generator that yields once.

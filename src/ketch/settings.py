@@ -73,6 +73,12 @@ def _labels(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
+def _switch(text: str) -> bool:
+    if text.lower() not in ("on", "off", "true", "false", "1", "0"):
+        raise ValueError(text)
+    return text.lower() in ("on", "true", "1")
+
+
 def _level(text: str) -> str:
     level = text.upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
@@ -96,6 +102,16 @@ KNOWN = (
     ),
     Setting("server_advertise", "", "the address others are told, if not the one listened on"),
     Setting("server_metadata", "", "labels of this instance: key=value,key=value", _labels),
+    Setting("server_reflection", "on", "whether gRPC tools are told what is served: on or off", _switch),
+    Setting("server_tls_cert", "", "serve over TLS only: a PEM file with our certificate and those up to its root"),
+    Setting("server_tls_key", "", "its private key, a PEM file without a passphrase"),
+    Setting(
+        "server_tls_client_ca", "", "mutual TLS: callers must present a certificate from the roots in this PEM file"
+    ),
+    Setting("client_tls_ca", "", "call over TLS only: a PEM file of roots to trust, or `system` for the system's"),
+    Setting("client_tls_cert", "", "what to present to servers that ask who calls: a PEM file, as --server-tls-cert"),
+    Setting("client_tls_key", "", "its private key, a PEM file without a passphrase"),
+    Setting("client_tls_server_name", "", "what servers' certificates must be valid for, if not the address called"),
     Setting("client_request_timeout", "5s", "how long a call may take unless its caller says otherwise", _seconds),
     Setting("shutdown_grace", "10s", "how long calls and handlers may go on after SIGTERM", _seconds),
     Setting("log_level", "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL", _level),

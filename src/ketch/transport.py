@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self, TypeAlias
 
 from .context import Context
+from .errors import ConfigurationError
+from .tls import Tls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +53,17 @@ class Request(Context):
         peer: str = "",
         body: bytes = b"",
     ) -> None:
-        super().__init__(method, metadata, None, 1, deadline, peer)
+        # What `Context.__init__` does: one call less for each request.
+        self.name = method
+        self._metadata = metadata
+        self.message = None
+        self.attempt = 1
+        self.deadline = deadline
+        self.peer = peer
+        self.compressed = False
+        self.compress = None
+        self.sent_metadata = None
+        self.sent_trailers = None
         self.content_type = content_type
         self.body = body
 
@@ -226,6 +238,25 @@ class Transport(ABC):
     @abstractmethod
     def connect(self, address: str) -> Channel:
         """Return a channel to an address; no IO before its first call."""
+
+    @property
+    def tls(self) -> Tls:
+        """The TLS that it uses; an empty one for plain text. Who relies on the transport reads it here."""
+        return Tls()
+
+    def secure(self, tls: Tls) -> None:
+        """Use TLS from now on, as the settings ask for; called before `open` and only where they do.
+
+        A transport that implements it takes and makes no connection in plain text on a side that `tls` has, and
+        reads the files in `open`, which raises `ConfigurationError` where they are wrong.
+
+        Raises:
+            ConfigurationError: it can't do TLS, or was built with other TLS options.
+        """
+        raise ConfigurationError(
+            f"transport {self.name} can't encrypt, but the settings ask for {tls}: choose another transport, such as "
+            "grpc, or leave the --server-tls-… and --client-tls-… settings out"
+        )
 
     async def open(self) -> None:  # noqa: B027 - optional to implement
         """Connect to the backend, for a transport that has one."""

@@ -53,9 +53,9 @@ def test_the_metadata_of_an_event_is_its_headers_but_for_the_attributes():
 
 def test_trailers_are_sent_only_when_a_handler_wrote_some():
     here = Context("/pkg.Service/Method")
-    assert here.take_trailers() is None
+    assert here.sent_trailers is None
     here.trailers["cost"] = "3"
-    assert here.take_trailers() == {"cost": "3"}
+    assert here.sent_trailers == {"cost": "3"}
 
 
 def test_nobody_can_write_into_the_empty_metadata_that_all_share():

@@ -41,7 +41,12 @@ def test_an_empty_variable_counts_as_none():
 
 @pytest.mark.parametrize("setting", KNOWN, ids=lambda setting: setting.name)
 def test_each_setting_has_a_flag_and_a_variable(setting):
-    special = {"server_metadata": "zone=a", "log_level": "debug", "server_address": "127.0.0.1:7"}
+    special = {
+        "server_metadata": "zone=a",
+        "log_level": "debug",
+        "server_address": "127.0.0.1:7",
+        "server_reflection": "off",
+    }
     text = special.get(setting.name, "7")
     by_flag, by_variable = read(f"{setting.flag}={text}"), read(**{setting.variable: text})
     assert by_flag[setting.name] == by_variable[setting.name] == setting.parse(text)

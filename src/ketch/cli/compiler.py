@@ -42,6 +42,20 @@ def compile_protos(protos: Mapping[Path, str], roots: Sequence[Path]) -> dict[st
     return dict(sorted((written | _ketch_files(descriptors, protos.values())).items()))
 
 
+def describe(protos: Sequence[Path], roots: Sequence[Path]) -> FileDescriptorSet:
+    """Return what protoc makes of files and of all that they import, in order.
+
+    Raises:
+        ConfigurationError: protoc refused a file: its own words.
+        MissingExtra: there is no protoc.
+    """
+    with TemporaryDirectory(prefix="ketch-") as folder:
+        out, described = Path(folder, "out"), Path(folder, "descriptors")
+        out.mkdir()
+        _run_protoc(roots, protos, out, described)
+        return FileDescriptorSet.FromString(described.read_bytes())
+
+
 def find_protoc() -> list[str]:
     """Return the command that is protoc: the wheel's, which the extra pins; else one on the PATH; else grpc_tools'.
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ..http2.stream import Stream
     from ..transport import Metadata
 
-_OK: Final = encode([("grpc-status", "0")])
+#: The block that ends a call well.
+OK: Final = encode([("grpc-status", "0")])
 #: What a client that doesn't speak gRPC gets (gRPC over HTTP/2, "Responses").
 NOT_GRPC: Final = encode([(":status", "415"), ("grpc-status", "13"), ("grpc-message", "this port speaks gRPC")])
 
@@ -49,7 +50,7 @@ def ok(trailers: Metadata | None) -> bytes:
     Raises:
         Internal: the trailers can't be sent.
     """
-    return encode([("grpc-status", "0"), *fields(trailers)]) if trailers else _OK
+    return encode([("grpc-status", "0"), *fields(trailers)]) if trailers else OK
 
 
 def failure(error: StatusError, content_type: str, trailers: Metadata | None = None, *, headed: bool) -> bytes:

@@ -47,7 +47,19 @@ class ClientUnary(Stream):
     def __init__(
         self, wire: Caller, reply: asyncio.Future[bytes], deadline: float | None, received: ReplyMetadata | None
     ) -> None:
-        super().__init__(wire.connection)
+        # What `Stream.__init__` does: one call less for each of ours.
+        connection = wire.connection
+        self.id = 0
+        self.send_window = connection.peer.initial_window_size
+        self.pending = None
+        self.connection = connection
+        self.closed = False
+        self.sent_end = False
+        self.got_end = False
+        self.receive_window = self.window = connection.limits.stream_window
+        self.opened = -1.0
+        self.expected = -1
+        self._consumed = 0
         self.reply = reply
         self.refused = False
         self.deadline = deadline
@@ -56,6 +68,27 @@ class ClientUnary(Stream):
         self._inbox: Inbox | None = None
         self.received = received
         self._head: ResponseHead | None = None
+
+    def on_whole(self, headers: Headers, payload: bytes, trailers: Headers) -> bool:
+        """Take a reply that came in one piece, if it is that: not compressed, and with status OK."""
+        head, tail, reply = headers.memo, trailers.memo, self.reply
+        if (
+            head is None
+            or tail is None
+            or head.informational
+            or head.error is not None
+            or self._head is not None
+            or not tail.ok
+            or payload[:1] != b"\0"
+            or not int.from_bytes(payload[1:PREFIX]) == len(payload) - PREFIX <= self._wire.tuning.max_message_size
+            or not self.sent_end
+            or reply.done()
+        ):
+            return False
+        if self.received is not None:
+            self.received.fill(head.metadata, tail.metadata)
+        reply.set_result(payload[PREFIX:])
+        return True
 
     def on_headers(self, headers: Headers, *, end: bool) -> None:
         """Take the response's headers, or its trailers."""
@@ -103,6 +136,7 @@ class ClientUnary(Stream):
     def _finish(self, head: ResponseHead) -> None:
         if self._inbox is not None:
             self._inbox.close()
+            self._inbox = None  # they hold each other, and the reply would stay until the garbage collector comes
         if self.received is not None:
             self.received.fill(NONE if self._head is None else self._head.metadata, head.metadata)
         reply = self.reply

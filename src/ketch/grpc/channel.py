@@ -7,13 +7,15 @@ import time
 from typing import TYPE_CHECKING
 
 from .. import transport
-from ..errors import AddressUnavailable, Cancelled, DeadlineExceeded, Unreachable
+from ..errors import AddressUnavailable, Cancelled, ConfigurationError, DeadlineExceeded, Unreachable
 from .address import Address
 from .client import ClientWire
+from .tunnel import Tunnel
 
 if TYPE_CHECKING:
     from ..context import ReplyMetadata
     from ..transport import Metadata, Stream
+    from .credentials import ClientCredentials
     from .tuning import Tuning
 
 #: How often a call is made again that a server refused without looking at it.
@@ -23,9 +25,10 @@ _RETRIES = 2
 class GrpcChannel(transport.Channel):
     """One connection, and those before it whose calls are still going on; see `transport.Channel`."""
 
-    def __init__(self, address: str, tuning: Tuning) -> None:
+    def __init__(self, address: str, tuning: Tuning, credentials: ClientCredentials | None = None) -> None:
         self._address = address
         self._tuning = tuning
+        self._credentials = credentials
         self._current: ClientWire | None = None
         self._wires: set[ClientWire] = set()
         self._connecting: asyncio.Task[ClientWire] | None = None
@@ -139,29 +142,49 @@ class GrpcChannel(transport.Channel):
             self._on_change(self._current)
 
     async def _open(self) -> ClientWire:
-        loop = asyncio.get_running_loop()
-        wire = ClientWire(self._tuning, loop, self._address, self._on_change)
         seconds = self._tuning.connect_timeout
+        socket: asyncio.Transport | None = None
         try:
             where = Address.parse(self._address)
+            wire, protocol = self._speakers(where)
             async with asyncio.timeout(seconds):
-                if where.path:
-                    await loop.create_unix_connection(lambda: wire, where.path)
-                else:
-                    await loop.create_connection(lambda: wire, where.host, where.port)
-                await wire.ready
+                socket = await _dial(where, protocol)
+                await wire.wait_until_ready()
         except TimeoutError as error:
-            wire.abort()
+            if socket is not None:
+                socket.abort()
+            tls = "" if self._credentials is None else ", over TLS"
             raise Unreachable(
-                f"{self._address}: no answer in HTTP/2 within {seconds:g} s; is it a gRPC server?"
+                f"{self._address}: no answer in HTTP/2{tls} within {seconds:g} s; is it a gRPC server?"
             ) from error
         except (OSError, AddressUnavailable) as error:
             raise Unreachable(f"{self._address} can't be reached: {error}") from error
+        except ConfigurationError as error:
+            raise Unreachable(f"{self._address} can't be called: {error}") from error
         except BaseException:
-            wire.abort()
+            if socket is not None:
+                socket.abort()
             raise
         self._wires.add(wire)
         return wire
+
+    def _speakers(self, where: Address) -> tuple[ClientWire, asyncio.Protocol]:
+        """Return what speaks HTTP/2, and what speaks to the socket."""
+        loop = asyncio.get_running_loop()
+        credentials = self._credentials
+        if credentials is None:
+            wire = ClientWire(self._tuning, loop, self._address, self._on_change)
+            return wire, wire
+        wire = ClientWire(self._tuning, loop, self._address, self._on_change, credentials)
+
+        def fail(reason: str) -> None:
+            wire.fail(Unreachable(f"{self._address}: TLS: {reason}"))
+
+        name = credentials.server_name or where.host or "localhost"
+        try:
+            return wire, Tunnel(wire, credentials.current(), fail, server_name=name)
+        except ValueError as error:
+            raise ConfigurationError(f"{name!r} is no name that a certificate could be valid for: {error}") from error
 
     def _on_change(self, wire: ClientWire) -> None:
         """Look again at what a connection can take; one that is going takes no more calls."""
@@ -180,3 +203,10 @@ class GrpcChannel(transport.Channel):
         for change in waiting:
             if not change.done():
                 change.set_result(None)
+
+
+async def _dial(where: Address, protocol: asyncio.Protocol) -> asyncio.Transport:
+    loop = asyncio.get_running_loop()
+    if where.path:
+        return (await loop.create_unix_connection(lambda: protocol, where.path))[0]
+    return (await loop.create_connection(lambda: protocol, where.host, where.port))[0]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..errors import Cancelled, StatusError, Unavailable, Unreachable
+from ..errors import Cancelled, StatusError, TransportError, Unavailable, Unreachable
+from ..http2.codes import name_of
 from ..http2.compression import encode
 from . import status, timeouts
 from .calling import Caller, ClientStream, ClientUnary
 from .compression import ACCEPTED, GZIP
 from .content import to_wire
-from .framing import WORTHWHILE, frame, frame_compressed
+from .framing import WORTHWHILE, frame, frame_compressed, prefix
+from .large import LARGE
 from .metadata import fields
 
 if TYPE_CHECKING:
@@ -20,9 +22,10 @@ if TYPE_CHECKING:
     from ..context import ReplyMetadata
     from ..errors import ProtocolError
     from ..transport import Metadata
+    from .credentials import ClientCredentials
     from .tuning import Tuning
 
-#: Header blocks kept, of methods and of timeouts each.
+#: Header blocks kept, and parts of them.
 _REMEMBERED: Final = 1024
 _COMPRESSED: Final = encode([("grpc-encoding", GZIP)])
 
@@ -32,7 +35,6 @@ class ClientWire(Caller):
 
     Attributes:
         ready: done when the server has shown that it speaks HTTP/2, or failed with why it will not.
-        authority: what `:authority` says.
     """
 
     def __init__(
@@ -41,16 +43,30 @@ class ClientWire(Caller):
         loop: asyncio.AbstractEventLoop,
         address: str,
         on_change: Callable[[ClientWire], None],
+        credentials: ClientCredentials | None = None,
     ) -> None:
         super().__init__(tuning, loop, client=True)
         self.ready: asyncio.Future[None] = loop.create_future()
         self._address = address
-        self._authority = "localhost" if address.startswith("unix:") else address
+        self._scheme = "http" if credentials is None else "https"
+        self._advice = "if it speaks TLS, set client_tls_ca" if credentials is None else credentials.advice
+        name = "" if credentials is None else credentials.server_name
+        self._authority = name or ("localhost" if address.startswith("unix:") else address)
         self._on_change = on_change
-        self._blocks: dict[tuple[str, str], bytes] = {}
-        self._timeouts: dict[float, bytes] = {}
-        self._reason = ""
+        self._blocks: dict[tuple[str, str, float | None], bytes] = {}
+        self._parts: dict[str, bytes] = {}
+        self._refused = ""
         self._cancelled = False
+
+    async def wait_until_ready(self) -> None:
+        """Return when calls can be made.
+
+        Raises:
+            Unreachable: the server doesn't speak HTTP/2, or refuses us.
+        """
+        await self.ready
+        if self._refused:
+            raise Unreachable(f"{self._address} refuses us: {self._refused}")
 
     def unary(
         self,
@@ -69,9 +85,12 @@ class ClientWire(Caller):
             ResourceExhausted: the message is too large.
         """
         block = self._block(method, content_type, metadata, timeout)
+        lead = b""
         if compress or (compress is None and self.tuning.compression and len(body) >= WORTHWHILE):
             message = frame_compressed(body, self.tuning.max_message_size, insist=compress is True)
             block += _COMPRESSED
+        elif len(body) >= LARGE:
+            lead, message = prefix(body, self.tuning.max_message_size), body
         else:
             message = frame(body, self.tuning.max_message_size)
         call = ClientUnary(self, self.loop.create_future(), deadline, received)
@@ -79,7 +98,7 @@ class ClientWire(Caller):
             self.deadlines.watch(deadline)
         connection = self.connection
         connection.streams.attach(call)
-        connection.sender.message(call, connection.headers(call, block), message, end=True)
+        connection.whole(call, block, message, b"", lead)
         return call
 
     def stream(
@@ -120,15 +139,17 @@ class ClientWire(Caller):
         self._cancelled = True
         self.connection.close("closed")
         self.close()
-        self._fail(Cancelled("the channel was closed"))
+        self.fail(Cancelled("the channel was closed"))
 
     # what the connection tells
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Hear that the socket is closed."""
         super().connection_lost(exc)
+        # In TLS 1.3 it is only now that a server says what it thinks of our certificate.
         because = f": {exc}" if exc else ""
-        self._fail(Unreachable(f"{self._address} closed the connection before it spoke HTTP/2{because}"))
+        because += "" if isinstance(exc, TransportError) else self._hint()
+        self.fail(Unreachable(f"{self._address} closed the connection before it spoke HTTP/2{because}"))
         self._on_change(self)
 
     def on_settings(self) -> None:
@@ -137,8 +158,13 @@ class ClientWire(Caller):
             self.ready.set_result(None)
         self._on_change(self)
 
-    def on_goaway(self, code: int, reason: str) -> None:  # noqa: ARG002 - the calls in hand go on, whyever
-        """Open no more streams here."""
+    def _hint(self) -> str:
+        return "" if self.ready.done() else f"; {self._advice}"
+
+    def on_goaway(self, code: int, reason: str) -> None:
+        """Open no more streams here; a server that says so in anger at once isn't called again and again."""
+        if code and not self._blocks:
+            self._refused = f"{name_of(code)}: {reason}"
         self.on_ended_stream()
 
     def on_ended_stream(self) -> None:
@@ -149,11 +175,12 @@ class ClientWire(Caller):
 
     def on_end(self, error: ProtocolError) -> None:
         """Close a connection whose server broke the rules."""
-        self._fail(Unreachable(f"{self._address} does not speak gRPC: {error}"))
+        self.fail(Unreachable(f"{self._address} does not speak gRPC: {error}{self._hint()}"))
         self.close()
         self._on_change(self)
 
-    def _fail(self, error: StatusError) -> None:
+    def fail(self, error: StatusError) -> None:
+        """Say why there is no HTTP/2; the first reason counts."""
         if not self.ready.done():
             self.ready.set_exception(error)
             self.ready.exception()  # whoever waited may have gone
@@ -161,18 +188,29 @@ class ClientWire(Caller):
     # header blocks
 
     def _block(self, method: str, content_type: str, metadata: Metadata | None, timeout: float | None) -> bytes:
-        block = self._blocks.get((method, content_type)) or self._encode(method, content_type)
-        if timeout is not None:
-            block += self._timeouts.get(timeout) or self._encode_timeout(timeout)
+        key = method, content_type, timeout
+        block = self._blocks.get(key) or self._compose(key)
         if metadata:
             block += encode(fields(metadata))
+        return block
+
+    def _compose(self, key: tuple[str, str, float | None]) -> bytes:
+        """Return the block of a method and a timeout, from parts: a timeout may be another one for each call."""
+        method, content_type, timeout = key
+        block = self._parts.get(f"{content_type} {method}") or self._encode(method, content_type)
+        if timeout is not None:
+            text = timeouts.render(timeout)
+            block += self._parts.get(text) or self._keep(text, encode([("grpc-timeout", text)]))
+        if len(self._blocks) >= _REMEMBERED:
+            self._blocks.clear()
+        self._blocks[key] = block
         return block
 
     def _encode(self, method: str, content_type: str) -> bytes:
         block = encode(
             [
                 (":method", "POST"),
-                (":scheme", "http"),
+                (":scheme", self._scheme),
                 (":path", method),
                 (":authority", self._authority),
                 ("te", "trailers"),
@@ -181,14 +219,10 @@ class ClientWire(Caller):
                 ("user-agent", "grpc-python-ketch"),
             ]
         )
-        if len(self._blocks) >= _REMEMBERED:
-            self._blocks.clear()
-        self._blocks[method, content_type] = block
-        return block
+        return self._keep(f"{content_type} {method}", block)
 
-    def _encode_timeout(self, timeout: float) -> bytes:
-        block = encode([("grpc-timeout", timeouts.render(timeout))])
-        if len(self._timeouts) >= _REMEMBERED:
-            self._timeouts.clear()
-        self._timeouts[timeout] = block
-        return block
+    def _keep(self, name: str, part: bytes) -> bytes:
+        if len(self._parts) >= _REMEMBERED:
+            self._parts.clear()
+        self._parts[name] = part
+        return part

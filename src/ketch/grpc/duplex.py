@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from .. import transport
 from ..errors import Cancelled, Internal, StatusError
 from ..http2.stream import Stream
-from .framing import frame, frame_compressed
+from .framing import frame, frame_compressed, prefix
 from .inbox import Inbox
+from .large import LARGE
 
 if TYPE_CHECKING:
     import asyncio
@@ -59,7 +60,8 @@ class Duplex(Stream, transport.Stream):
         if self.closed or self.sent_end:
             raise ended()
         head = self.head()
-        if not self.connection.sender.message(self, head, self.frame(body), end=False):
+        lead, message = self.frame(body)
+        if not self.connection.sender.message(self, head, message, end=False, lead=lead):
             self._writer = self.wire.loop.create_future()
             try:
                 await self._writer
@@ -70,12 +72,12 @@ class Duplex(Stream, transport.Stream):
         """Return header frames that have to go before the first message."""
         return b""
 
-    def frame(self, body: bytes) -> bytes:
-        """Return a message as it is sent."""
+    def frame(self, body: bytes) -> tuple[bytes, bytes]:
+        """Return a message as it is sent: what goes before it, where it is large, and the rest."""
         limit = self.wire.tuning.max_message_size
-        if not self.packs or self.compress is False:
-            return frame(body, limit)
-        return frame_compressed(body, limit, insist=self.compress is True)
+        if self.packs and self.compress is not False:
+            return b"", frame_compressed(body, limit, insist=self.compress is True)
+        return (b"", frame(body, limit)) if len(body) < LARGE else (prefix(body, limit), body)
 
     def is_over(self) -> bool:
         """Whether the peer sends no more."""

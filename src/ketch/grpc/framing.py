@@ -12,6 +12,18 @@ PREFIX: Final = 5
 WORTHWHILE: Final = 1024
 
 
+def prefix(body: bytes, limit: int) -> bytes:
+    """Return what goes before a message; a large one is sent without being put behind it first.
+
+    Raises:
+        ResourceExhausted: the message is too large.
+    """
+    size = len(body)
+    if size > limit:
+        raise _too_large(size, limit)
+    return b"\0" + size.to_bytes(4)
+
+
 def frame(body: bytes, limit: int) -> bytes:
     """Return a message with its prefix.
 

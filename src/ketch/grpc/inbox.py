@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import Internal, ResourceExhausted
 from .compression import IDENTITY, expand
 from .framing import PREFIX
+from .large import LARGE, Large
 
 if TYPE_CHECKING:
     from ..http2.stream import Stream
@@ -55,7 +56,18 @@ class Inbox:
         compressed: whether the message that was taken last was.
     """
 
-    __slots__ = ("_buffer", "_claimed", "_credited", "_limit", "_pool", "_stream", "compressed", "encoding", "wanted")
+    __slots__ = (
+        "_buffer",
+        "_claimed",
+        "_credited",
+        "_large",
+        "_limit",
+        "_pool",
+        "_stream",
+        "compressed",
+        "encoding",
+        "wanted",
+    )
 
     def __init__(self, stream: Stream, pool: Pool, limit: int) -> None:
         self.wanted = 0
@@ -65,15 +77,18 @@ class Inbox:
         self._pool = pool
         self._limit = limit
         self._buffer = bytearray()
+        self._large: Large | None = None
         self._credited = 0  # bytes at the front of the buffer that the window was opened for
         self._claimed = 0
 
     def __bool__(self) -> bool:
         """Whether bytes are left."""
-        return bool(self._buffer)
+        return bool(self._buffer) or self._large is not None
 
     def feed(self, payload: bytes) -> None:
         """Take a piece of the stream."""
+        if self._large is not None and self._large.missing:
+            payload = self._large.feed(payload)
         self._buffer += payload
 
     def check(self) -> None:
@@ -82,15 +97,27 @@ class Inbox:
         Raises:
             ResourceExhausted: it is too large.
         """
-        if len(self._buffer) >= PREFIX:
-            size = int.from_bytes(self._buffer[1:PREFIX])
-            self._check_size(size)
-            if len(self._buffer) < PREFIX + size:
-                self._ask(PREFIX + size)
+        self._is_complete()
 
-    def _check_size(self, size: int) -> None:
-        if size > self._limit:
-            raise ResourceExhausted(f"a message of {size} bytes is larger than the limit of {self._limit}")
+    def _is_complete(self) -> bool:
+        large, buffer = self._large, self._buffer
+        if large is None:
+            if len(buffer) < PREFIX:
+                return False
+            size = int.from_bytes(buffer[1:PREFIX])
+            if size > self._limit:
+                raise ResourceExhausted(f"a message of {size} bytes is larger than the limit of {self._limit}")
+            if len(buffer) >= PREFIX + size:
+                return True
+            if size >= LARGE:
+                large = self._large = Large(buffer[0], size, bytes(buffer[PREFIX:]))
+                buffer.clear()
+        else:
+            size = large.size
+            if not large.missing:
+                return True
+        self._ask(PREFIX + size)
+        return False
 
     def take(self) -> bytes | None:
         """Return the next message, or None while it is incomplete.
@@ -99,21 +126,20 @@ class Inbox:
             ResourceExhausted: it is too large.
             Internal: it can't be decompressed.
         """
-        buffer = self._buffer
-        if len(buffer) < PREFIX:
+        if not self._is_complete():
             return None
-        size = int.from_bytes(buffer[1:PREFIX])
-        self._check_size(size)
-        end = PREFIX + size
-        if len(buffer) < end:
-            self._ask(end)
-            return None
-        flag = buffer[0]
-        with memoryview(buffer) as view:
-            body = bytes(view[PREFIX:end])
-        del buffer[:end]
+        large, buffer = self._large, self._buffer
+        if large is not None:
+            self._large = None
+            flag, body = large.flag, large.join()
+        else:
+            end = PREFIX + int.from_bytes(buffer[1:PREFIX])
+            flag = buffer[0]
+            with memoryview(buffer) as view:
+                body = bytes(view[PREFIX:end])
+            del buffer[:end]
         self._release()
-        self._stream.consume(end - self._credited)
+        self._stream.consume(PREFIX + len(body) - self._credited)
         self._credited = 0
         self.compressed = flag == 1
         return body if not flag else self._expand(flag, body)
@@ -126,6 +152,7 @@ class Inbox:
     def close(self) -> None:
         """Let go of everything."""
         self._buffer.clear()
+        self._large = None
         self.settle()
 
     def grant(self) -> None:
@@ -149,7 +176,9 @@ class Inbox:
         self._credit()
 
     def _credit(self) -> None:
-        fresh = len(self._buffer) - self._credited
+        large = self._large
+        held = len(self._buffer) + (0 if large is None else PREFIX + large.size - large.missing)
+        fresh = held - self._credited
         self._credited += fresh
         self._stream.consume(fresh)
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Self
 from .. import transport
 from ..errors import AddressUnavailable
 from .address import Address, reachable
+from .guard import Guard
 from .server import ServerWire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..transport import Route
+    from .credentials import ServerCredentials
     from .tuning import Tuning
 
 _BACKLOG = 1024
@@ -27,36 +29,45 @@ _BACKLOG = 1024
 class GrpcListener(transport.Listener):
     """Listens, and owns the connections it accepted; see `transport.Listener`."""
 
-    def __init__(self, address: Address, server: asyncio.Server, wires: set[ServerWire]) -> None:
+    def __init__(self, address: Address, server: asyncio.Server, wires: set[ServerWire], guard: Guard | None) -> None:
         self._address = address
         self._server = server
         self._wires = wires
+        self._guard = guard
         self._stopped: asyncio.Future[None] | None = None
 
     @classmethod
-    async def open(cls, text: str, routes: Mapping[str, Route], tuning: Tuning) -> Self:
-        """Listen on an address.
+    async def open(
+        cls, text: str, routes: Mapping[str, Route], tuning: Tuning, credentials: ServerCredentials | None = None
+    ) -> Self:
+        """Listen on an address; over TLS only where there are credentials.
 
         Raises:
             AddressUnavailable: it is taken, not ours, or not allowed.
+            ConfigurationError: the credentials can't be used.
         """
         loop = asyncio.get_running_loop()
         wires: set[ServerWire] = set()
+        guard = None
+        if credentials is not None:
+            await asyncio.to_thread(credentials.load)
+            guard = Guard(credentials, loop, tuning.handshake_timeout)
 
-        def accept() -> ServerWire:
-            return ServerWire(tuning, loop, routes, wires)
+        def accept() -> asyncio.Protocol:
+            wire = ServerWire(tuning, loop, routes, wires)
+            return wire if guard is None else guard.admit(wire)
 
         wanted = Address.parse(text)
         try:
             if wanted.path:
                 await asyncio.to_thread(_clear, wanted.path)
                 server = await loop.create_unix_server(accept, wanted.path, backlog=_BACKLOG)
-                return cls(wanted, server, wires)
+                return cls(wanted, server, wires, guard)
             host, port = await _first(wanted)
             server = await loop.create_server(accept, host, port, backlog=_BACKLOG)
         except OSError as error:
             raise AddressUnavailable(f"can't listen on {text}: {error.strerror or error}") from error
-        return cls(reachable(wanted.host, server.sockets[0].getsockname()[:2]), server, wires)
+        return cls(reachable(wanted.host, server.sockets[0].getsockname()[:2]), server, wires, guard)
 
     @property
     def address(self) -> str:
@@ -71,6 +82,8 @@ class GrpcListener(transport.Listener):
 
     async def _stop(self, grace: float) -> None:
         self._server.close()
+        if self._guard is not None:
+            self._guard.close()
         if self._address.path:
             with suppress(FileNotFoundError):
                 os.unlink(self._address.path)  # noqa: PTH108 - one system call, not worth a thread

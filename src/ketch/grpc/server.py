@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import StatusError, Unavailable, Unimplemented
 from ..http2.frames import PREFACE
+from ..peer import Peer
 from . import answers
 from .heads import request_head
+from .lifetime import Lifetime
 from .refusal import Refusal
 from .server_stream import ServerStream
 from .serving import Call, Host, serve
@@ -61,6 +63,7 @@ class ServerWire(Host):
         self._wires = wires
         self._first = b""
         self._known = False
+        self._lifetime: Lifetime | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._stopping = False
         self._spawn = spawner(loop)
@@ -72,7 +75,12 @@ class ServerWire(Host):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hear that there is a socket."""
         super().connection_made(transport)
+        if (secured := transport.get_extra_info("ssl_object")) is not None:
+            self.peer = Peer.proved(self.peer, secured.getpeercert)
         self._wires.add(self)
+        tuning = self.tuning
+        if tuning.max_connection_age or tuning.max_connection_idle:
+            self._lifetime = Lifetime(self.loop, tuning, self.connection.streams, self.drain, self.finish)
         self._patience = self.loop.call_later(_HELLO, self._lose_patience)
 
     def data_received(self, data: bytes) -> None:
@@ -86,6 +94,8 @@ class ServerWire(Host):
     def connection_lost(self, exc: Exception | None) -> None:
         """Hear that the socket is closed."""
         self._calm()
+        if self._lifetime is not None:
+            self._lifetime.stop()
         self._wires.discard(self)
         self._warned.set()
         self._idle.set()

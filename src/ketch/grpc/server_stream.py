@@ -89,7 +89,7 @@ class ServerStream(Duplex):
         self._headed = True
         return self.connection.headers(self, block)
 
-    def frame(self, body: bytes) -> bytes:
+    def frame(self, body: bytes) -> tuple[bytes, bytes]:
         """Return a message as it is sent: compressed, if its handler says so."""
         if self.request is not None:
             self.compress = self.request.compress
@@ -115,7 +115,7 @@ class ServerStream(Duplex):
         """
         if self.closed or self.sent_end or self.request is None:
             return
-        block = answers.ok(self.request.take_trailers())
+        block = answers.ok(self.request.sent_trailers)
         if not self._headed:
             self.connection.sender.write(self.head())
         answers.finish(self, block)
@@ -129,7 +129,7 @@ class ServerStream(Duplex):
         self.connection.sender.forget(self)
         error = self._begin_badly(error)
         content_type = self._request_head.content_type
-        trailers = None if self.request is None else self.request.take_trailers()
+        trailers = None if self.request is None else self.request.sent_trailers
         answers.finish(self, answers.failure(error, content_type, trailers, headed=self._headed))
         self._headed = True
 

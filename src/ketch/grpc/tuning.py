@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import ConfigurationError
 from ..http2.limits import Limits
+from ..tls import OPTIONS as TLS_OPTIONS
 from ..transport import MAX_MESSAGE_SIZE
 from .compression import GZIP
 
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from ..url import Url
 
 _LARGEST = 2**31 - 1
+_OPTIONS = (
+    *("max_message_size", "max_streams", "connect_timeout", "keepalive", "keepalive_timeout", "compression"),
+    *("max_connection_age", "max_connection_age_grace", "max_connection_idle"),
+    *TLS_OPTIONS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,10 @@ class Tuning:
         keepalive: silence after which the peer is pinged, 0 for never. Stock gRPC servers take more than one ping in
             five minutes without data for abuse, hence the default.
         keepalive_timeout: how long the answer may take before the connection counts as lost.
+        handshake_timeout: how long a client may take for the TLS handshake; `connect_timeout` bounds a server's.
+        max_connection_age: after which a server sends a client elsewhere, give or take a tenth, 0 for never.
+        max_connection_age_grace: how long the calls in hand may take then, 0 for as long as they will.
+        max_connection_idle: without a call, after which a server closes a connection, at most twice that; 0 for never.
         compression: "gzip" to compress what is sent, "" for nothing; what comes compressed is understood either way.
         assembly: bytes that the incomplete messages of one connection may take; further ones wait.
         limits: what a peer may cost us.
@@ -35,6 +45,10 @@ class Tuning:
     connect_timeout: float = 5.0
     keepalive: float = 300.0
     keepalive_timeout: float = 20.0
+    handshake_timeout: float = 10.0
+    max_connection_age: float = 0.0
+    max_connection_age_grace: float = 0.0
+    max_connection_idle: float = 0.0
     compression: str = ""
     assembly: int = 64 * 1024 * 1024
     limits: Limits = field(default_factory=Limits)
@@ -46,7 +60,7 @@ class Tuning:
         Raises:
             ConfigurationError: one is unknown or out of its range.
         """
-        url.only("max_message_size", "max_streams", "connect_timeout", "keepalive", "keepalive_timeout", "compression")
+        url.only(*_OPTIONS)
         compression = url.options.get("compression", "")
         if compression not in {"", GZIP}:
             raise ConfigurationError(f"{url.name}: option compression={compression[:20]} must be {GZIP}")
@@ -57,6 +71,9 @@ class Tuning:
             connect_timeout=_between(url, "connect_timeout", usual.connect_timeout, 0.001, 3600),
             keepalive=_between(url, "keepalive", usual.keepalive, 0, 1e6),
             keepalive_timeout=_between(url, "keepalive_timeout", usual.keepalive_timeout, 0.001, 3600),
+            max_connection_age=_between(url, "max_connection_age", 0, 0, 1e9),
+            max_connection_age_grace=_between(url, "max_connection_age_grace", 0, 0, 1e9),
+            max_connection_idle=_between(url, "max_connection_idle", 0, 0, 1e9),
             compression=compression,
             assembly=max(usual.assembly, 2 * size),
             limits=Limits(max_streams=int(_between(url, "max_streams", usual.limits.max_streams, 1, _LARGEST))),

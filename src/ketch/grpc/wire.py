@@ -73,7 +73,7 @@ class Wire(asyncio.Protocol):
         """Hear that there is a socket."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's aren't, but have its methods
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
-        self.peer = _address(transport.get_extra_info("peername"))
+        self.peer = address_of(transport)
         if self.connection.client:
             self._reading = False
             self.flush()  # a server waits until the client has shown that it speaks HTTP/2
@@ -185,7 +185,9 @@ class Wire(asyncio.Protocol):
         self.abort()
 
 
-def _address(peername: object) -> str:
+def address_of(transport: asyncio.BaseTransport) -> str:
+    """Return a socket's other end; that of a unix socket rarely has a name."""
+    peername = transport.get_extra_info("peername")
     if isinstance(peername, tuple):
         host, port = peername[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

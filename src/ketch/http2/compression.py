@@ -34,8 +34,9 @@ _NAMES: Final = {field[0]: index for index, field in reversed(list(enumerate(_ST
 _SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
 
 _OVERHEAD: Final = 32  # bytes that section 4.1 adds to each entry
-_REMEMBERED: Final = 128  # blocks, and Huffman-coded strings
-_REMEMBERED_SIZE: Final = 1024  # bytes of each
+_REMEMBERED: Final = 128  # Huffman-coded strings
+_REMEMBERED_SIZE: Final = 1024  # bytes of each, and of a block
+_REMEMBERED_LISTS: Final = 524_288  # bytes, as section 4.1 counts them, of all lists whose blocks are remembered
 
 
 class Headers:
@@ -62,11 +63,16 @@ class Headers:
 
 
 class Decoder:
-    """The decoding side of one connection. Blocks must be decoded in the order they came, each one."""
+    """The decoding side of one connection. Blocks must be decoded in the order they came, each one.
+
+    Attributes:
+        blocks: those that would decode to the same again; they need not be decoded.
+    """
 
     def __init__(self, max_list: int) -> None:
         self._max_list = max_list
-        self._blocks: dict[bytes, Headers] = {}
+        self.blocks: dict[bytes, Headers] = {}
+        self._kept = 0
         self._strings: dict[bytes, str] = {}
         self._table: deque[Field] = deque()
         self._size = 0
@@ -78,22 +84,22 @@ class Decoder:
         Raises:
             ProtocolError: COMPRESSION_ERROR; the connection's table is lost.
         """
-        return self._blocks.get(block) or self._decode(block)
+        return self.blocks.get(block) or self._decode(block)
 
     def _decode(self, block: bytes) -> Headers:
         try:
-            headers, changed = self._read(block)
+            headers, changed, size = self._read(block)
         except (IndexError, HPACKError) as error:
             raise ProtocolError("header block is broken", ErrorCode.COMPRESSION_ERROR) from error
-        if changed:
-            self._blocks.clear()
-        elif len(block) <= _REMEMBERED_SIZE:
-            if len(self._blocks) >= _REMEMBERED:
-                self._blocks.clear()
-            self._blocks[block] = headers
+        self._kept += size + len(block)
+        if changed or self._kept > _REMEMBERED_LISTS:
+            self.blocks.clear()
+            self._kept = 0
+        if not changed and len(block) <= _REMEMBERED_SIZE:
+            self.blocks[block] = headers
         return headers
 
-    def _read(self, block: bytes) -> tuple[Headers, bool]:
+    def _read(self, block: bytes) -> tuple[Headers, bool, int]:
         fields: list[Field] = []
         at, end, size, changed = 0, len(block), 0, False
         while at < end:
@@ -113,7 +119,7 @@ class Decoder:
             size += len(field[0]) + len(field[1]) + _OVERHEAD
             if size <= self._max_list:
                 fields.append(field)
-        return Headers(tuple(fields), oversized=size > self._max_list), changed
+        return Headers(tuple(fields), oversized=size > self._max_list), changed, min(size, self._max_list)
 
     def _literal(self, block: bytes, at: int, mask: int) -> tuple[Field, int]:
         index, at = _integer(block, at, mask)

@@ -23,6 +23,7 @@ from .headers import request_problem, response_problem, trailer_problem
 from .limits import Limits
 from .reader import UNKNOWN, Reader, unpad
 from .settings import Settings
+from .shortcuts import Shortcuts
 from .streams import Streams
 from .windows import Windows
 
@@ -88,8 +89,16 @@ class Connection:
             frames.WINDOW_UPDATE: self._windows.on_window_update,
             UNKNOWN: self._control.on_unknown,
         }
+        shortcuts = Shortcuts(
+            self.streams, self._windows, self._decoder.blocks, self._owner, self.limits.max_streams, self._on_block
+        )
         return Reader(
-            self.limits, preface=not self.client, on_data=self._on_data, on_block=self._on_block, others=others
+            self.limits,
+            preface=not self.client,
+            on_data=self._on_data,
+            on_block=self._on_block,
+            others=others,
+            on_call=shortcuts.response if self.client else shortcuts.request,
         )
 
     # What the owner does
@@ -122,6 +131,16 @@ class Connection:
         if size <= settings.DEFAULT_FRAME and not self.sender.shrink_table:
             return HEAD.pack(0, size, HEADERS, END_HEADERS | END_STREAM, stream.id) + block
         return self.sender.headers(stream.id, block, end=True)
+
+    def whole(self, stream: Stream, head: bytes, message: bytes, tail: bytes, lead: bytes = b"") -> None:
+        """Send a header block, one message, and trailers; or no trailers and END_STREAM where `tail` is empty.
+
+        `lead` is the beginning of a message that is too large to be copied behind it.
+        """
+        sender = self.sender
+        if lead or not sender.whole(stream, head, message, tail):
+            trailers = self.trailers(stream, tail) if tail else b""
+            sender.message(stream, self.headers(stream, head), message, end=not tail, trailers=trailers, lead=lead)
 
     def end(self, stream: Stream, block: bytes) -> None:
         """Send trailers, after what is pending."""

@@ -75,7 +75,7 @@ def _check_request(headers: Headers) -> str:
     if headers.oversized:
         return ""  # what is missing may be in the part that was cut off
     fields = dict(headers.fields)
-    if missing := _REQUIRED - fields.keys():
+    if missing := _REQUIRED.difference(fields):
         return f"no {', '.join(sorted(missing))}"
     if not fields[":path"]:
         return "empty :path"

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 OnFrame: TypeAlias = "Callable[[int, int, bytes], None]"
 #: (stream id, header block, whether the stream ends, whether its priority depends on itself)
 OnBlock: TypeAlias = "Callable[[int, bytes, bool, bool], None]"
+#: (bytes, where a HEADERS frame ends there, its flags, stream id and header block) -> where to read on; see `Shortcuts`
+OnCall: TypeAlias = "Callable[[bytes, int, int, int, bytes], int]"
 
 PRIORITY_SIZE: Final = 5
 #: The flags of a HEADERS frame that is not just a whole block.
@@ -46,10 +48,21 @@ UNKNOWN: Final = -1
 
 
 class Reader:
-    """The reading half of a connection. Give it `on_data`, `on_block`, and what other frame types go to."""
+    """The reading half of a connection.
+
+    Give it `on_data`, `on_block`, what other frame types go to, and `on_call`, which gets each HEADERS frame that is a
+    whole block and may read on from there.
+    """
 
     def __init__(
-        self, limits: Limits, *, preface: bool, on_data: OnFrame, on_block: OnBlock, others: Mapping[int, OnFrame]
+        self,
+        limits: Limits,
+        *,
+        preface: bool,
+        on_data: OnFrame,
+        on_block: OnBlock,
+        others: Mapping[int, OnFrame],
+        on_call: OnCall,
     ) -> None:
         self._limits = limits
         self._largest = min(limits.max_frame, limits.max_header_block)
@@ -58,6 +71,7 @@ class Reader:
         self._rest = b""
         self._on_data = on_data
         self._on_block = on_block
+        self._on_call = on_call
         self._others = others
         # A header block that is not complete: its stream, flags and pieces.
         self._open = 0
@@ -87,7 +101,7 @@ class Reader:
             data = self._join(data)
         at, end = 0, len(data)
         unpack, largest = HEAD.unpack_from, self._largest
-        on_data, on_block = self._on_data, self._on_block
+        on_data, on_call = self._on_data, self._on_call
         while end - at >= HEAD_SIZE and not self._stopped:
             high, low, kind, flags, stream_id = unpack(data, at)
             size = high << 16 | low
@@ -104,7 +118,7 @@ class Reader:
             elif kind == DATA:
                 on_data(flags, stream_id & MAX_31, payload)
             elif kind == HEADERS and flags & _UNUSUAL == END_HEADERS:
-                on_block(stream_id & MAX_31, payload, flags & END_STREAM == END_STREAM, False)  # noqa: FBT003 - see OnBlock
+                at = on_call(data, at, flags, stream_id & MAX_31, payload)
             else:
                 self._other(kind, flags, stream_id & MAX_31, payload)
         if not self._stopped and (at or not self._rest):

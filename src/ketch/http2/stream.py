@@ -31,6 +31,12 @@ class Link(Protocol):
     def trailers(self, stream: Stream, block: bytes) -> bytes:
         """Return the frames of trailers, to be sent at once or after what is pending."""
 
+    def whole(self, stream: Stream, head: bytes, message: bytes, tail: bytes, lead: bytes = b"") -> None:
+        """Send a header block, one message, and trailers; or no trailers and END_STREAM where `tail` is empty.
+
+        `lead` is the beginning of a message that is too large to be copied behind it.
+        """
+
     def end(self, stream: Stream, block: bytes) -> None:
         """Send trailers, after what is pending."""
 
@@ -93,6 +99,10 @@ class Stream(Outgoing):
     def on_data(self, payload: bytes, *, end: bool) -> None:
         """Take a piece of the body. Call `consume` for it once it takes no more room."""
         raise NotImplementedError
+
+    def on_whole(self, headers: Headers, payload: bytes, trailers: Headers) -> bool:  # noqa: ARG002 - the signature
+        """Take all of a response at once; or return False and hear of it frame by frame."""
+        return False
 
     def on_reset(self, code: int, reason: str, *, refused: bool) -> None:
         """Hear that the stream is no more: reset by the peer, broken by it, or its connection lost.

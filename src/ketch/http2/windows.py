@@ -30,11 +30,13 @@ class Windows:
     """The windows of one connection and its streams.
 
     Attributes:
+        initial: bytes that the peer may send on a stream that it has just opened.
         left: bytes that the peer may still send on all streams together.
         low: when there is less left, it is time to `refill`.
     """
 
     def __init__(self, streams: Streams, limits: Limits, clock: Callable[[], float]) -> None:
+        self.initial = limits.stream_window
         self.left = limits.connection_window
         self.low = limits.connection_window // 2
         self._size = limits.connection_window

@@ -39,6 +39,7 @@ from ..errors import (
     Unknown,
     status_error,
 )
+from ..tls import ClientTls, ServerTls, Tls
 from ..transport import MAX_MESSAGE_SIZE, Channel, Listener, Request, Route, Stream, Transport
 from ..url import Url
 
@@ -604,6 +605,20 @@ class TransportSuite:
             seen = {request.body for request in served.seen}
             assert refused
             assert seen == answered
+
+    async def test_tls_is_done_or_refused(self, make: Callable[[], Transport]) -> None:
+        """Nothing degrades in silence: who asks for TLS gets it, or an error at start."""
+        transport = make()
+        wanted = transport.tls or Tls(ServerTls("cert.pem", "key.pem"), ClientTls("root.pem"))
+        try:
+            transport.secure(wanted)
+        except ConfigurationError:
+            assert not transport.tls
+            return
+        assert transport.tls == wanted
+        if wanted.server is not None and wanted.server.cert == "cert.pem":
+            with pytest.raises(ConfigurationError):
+                await transport.open()  # nothing of the kind is here
 
     async def test_an_unknown_option_is_refused(self, make: Callable[[], Transport]) -> None:
         kind = type(make())

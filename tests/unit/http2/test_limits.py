@@ -103,4 +103,4 @@ def test_what_is_remembered_of_header_blocks_is_bounded(server):
         server.connection.end(server.streams.pop(2 * number + 1), b"")
         server.take()
     decoder = server.connection._decoder
-    assert sum(map(len, decoder._blocks)) < 200_000
+    assert sum(map(len, decoder.blocks)) < 200_000

@@ -39,7 +39,9 @@ class DirectBroker(Broker):
 
     A subscription registers as an instance of `topic:<topic>`, labelled with its group. A publisher watches those of
     the topics it publishes to, keeps one stream to each process concerned and sends events in batches, as CloudEvents
-    of the protobuf format. Which topics have subscribers is for everyone to see, in the registry: `ketch topics`.
+    of the protobuf format. Where the transport has TLS on one side, publishing and subscribing need the side that they
+    use: no event leaves or comes in plain text then. Which topics have subscribers is for everyone to see, in the
+    registry: `ketch topics`.
     """
 
     name = "direct"
@@ -92,7 +94,9 @@ class DirectBroker(Broker):
                 await peer.offer_patiently(run, event)
 
     async def _watch(self, topic: str) -> Audience:
-        self._open_site()
+        tls = self._open_site().transport.tls
+        if tls.server is not None and tls.client is None:
+            raise BrokerError(f"direct: {topic} would leave in plain text: with server_tls_cert set client_tls_ca too")
         try:
             await self._directory.look(_PREFIX + topic)
         except Unavailable as error:
@@ -118,6 +122,9 @@ class DirectBroker(Broker):
     async def subscribe(self, topic: str, *, group: str | None) -> Subscription:
         """Listen, if nothing did yet, and register the subscription."""
         site = self._open_site()
+        tls = site.transport.tls
+        if tls.client is not None and tls.server is None:
+            raise BrokerError(f"direct: {topic} would come in plain text: with client_tls_ca set server_tls_cert too")
         listener = await self._listen(site)
         id_ = str(uuid4())
         labels = {"transport": site.transport.name, "service": site.service} | (

@@ -66,6 +66,13 @@ class NatsBroker(Broker):
         """The servers, without credentials."""
         return self._config.location
 
+    @property
+    def trouble(self) -> str:
+        """Whether the connection is lost just now."""
+        if self._client is None or self._connected.is_set():
+            return ""
+        return f"the connection to {self.location} is lost"
+
     async def open(self, site: Site) -> None:
         """Connect to one of the servers."""
         if self._client is not None:

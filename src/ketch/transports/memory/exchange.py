@@ -71,7 +71,7 @@ class Exchange:
 
     def _said_trailers(self) -> Mapping[str, str]:
         try:
-            return crossed_metadata(self.request.take_trailers())
+            return crossed_metadata(self.request.sent_trailers)
         except StatusError:
             return NONE  # the call fails anyhow; its own status says more
 

@@ -71,7 +71,7 @@ class MemoryListener(Listener):
         try:
             reply = await _run(exchange, route)
             exchange.begin()
-            trailers = crossed_metadata(request.take_trailers())
+            trailers = crossed_metadata(request.sent_trailers)
             if reply is not None:
                 check_size(reply, self._limit)
             exchange.finish(reply, trailers)

@@ -5,10 +5,11 @@ import gzip
 import logging
 import socket
 import struct
+import time
 
 import pytest
 
-from ketch.errors import Cancelled, ConfigurationError, Unavailable
+from ketch.errors import Cancelled, ConfigurationError, DeadlineExceeded, Unavailable
 from ketch.grpc.tuning import Tuning
 from ketch.http2 import frames
 from ketch.http2.compression import Decoder, encode
@@ -321,3 +322,28 @@ async def test_a_socket_that_a_dead_process_left_is_taken_over(tmp_path, echo):
 def test_an_option_that_is_wrong_is_refused(option):
     with pytest.raises(ConfigurationError):
         GrpcTransport.from_url(Url.parse(f"grpc://?{option}"))
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_call_that_the_server_resets_as_its_deadline_passes_has_exceeded_it(streams):
+    """grpc-go resets with CANCEL then; the reset may be heard before our own timer fires."""
+
+    async def accept(reader, writer):
+        peer = Peer(reader, writer)
+        writer.write(frames.settings([]))
+        await reader.readexactly(len(PREFACE))
+        await peer.until(HEADERS)
+        writer.write(frames.frame(RST_STREAM, 0, 1, (8).to_bytes(4)))
+        time.sleep(0.2)  # noqa: ASYNC251 - both are to be due when the loop looks again
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        channel = GrpcTransport().connect("127.0.0.1:{1}".format(*server.sockets[0].getsockname()))
+        if streams:
+            answer = (await channel.stream("/t/Echo", content_type=PROTOBUF, timeout=0.1)).receive()
+        else:
+            answer = channel.unary("/t/Echo", b"", content_type=PROTOBUF, timeout=0.1)
+        with pytest.raises(DeadlineExceeded):
+            await answer
+        await channel.close()

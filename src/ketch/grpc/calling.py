@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Caller(Wire):
     """A connection, as the calls that are made on it see it."""
 
-    def failure(self, code: int, reason: str, *, refused: bool) -> StatusError:
+    def failure(self, code: int, reason: str, *, refused: bool, deadline: float | None) -> StatusError:
         """Return the error of a call whose stream was reset."""
         raise NotImplementedError
 
@@ -170,7 +170,7 @@ class ClientUnary(Stream):
             self._inbox.close()
         self.refused = refused
         if not self.reply.done():
-            self.reply.set_exception(self._wire.failure(code, reason, refused=refused))
+            self.reply.set_exception(self._wire.failure(code, reason, refused=refused, deadline=self.deadline))
 
 
 class ClientStream(Duplex):
@@ -254,4 +254,4 @@ class ClientStream(Duplex):
         """Hear that the server, or the connection, gave the call up."""
         if not self._done:
             self._done = True
-            self.fail(self._client.failure(code, reason, refused=refused))
+            self.fail(self._client.failure(code, reason, refused=refused, deadline=self.deadline))

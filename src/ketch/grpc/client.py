@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
-from ..errors import Cancelled, StatusError, TransportError, Unavailable, Unreachable
-from ..http2.codes import name_of
+from ..errors import Cancelled, DeadlineExceeded, StatusError, TransportError, Unavailable, Unreachable
+from ..http2.codes import ErrorCode, name_of
 from ..http2.compression import encode
 from . import status, timeouts
 from .calling import Caller, ClientStream, ClientUnary
@@ -124,7 +125,7 @@ class ClientWire(Caller):
         connection.sender.write(connection.headers(call, block))
         return call
 
-    def failure(self, code: int, reason: str, *, refused: bool) -> StatusError:
+    def failure(self, code: int, reason: str, *, refused: bool, deadline: float | None) -> StatusError:
         """Return the error of a call whose stream was reset."""
         if refused:
             return Unreachable(f"{self._address}: {reason}")
@@ -132,6 +133,9 @@ class ClientWire(Caller):
             return Cancelled("the channel was closed")
         if self.connection.ended:
             return Unavailable(f"{self._address}: {reason}")
+        if code == ErrorCode.CANCEL and deadline is not None and deadline <= time.monotonic():
+            # A server that knows the deadline gives the call up as it passes, which may be heard before our own timer.
+            return DeadlineExceeded("the deadline passed, and the server gave the call up")
         return status.of_reset(code, reason)
 
     def cancel(self) -> None:

@@ -156,5 +156,7 @@ async def _requests(method: Method[Any, Any], stream: Stream, decode: Decode) ->
 async def _only(method: Method[Any, Any], requests: AsyncGenerator[Any, None]) -> Any:
     payload = await anext(requests, None)
     if payload is None:
-        raise InvalidArgument(f"{method.path} takes one request, none came")
+        raise Unimplemented(f"{method.path} takes one request, none came")
+    if await anext(requests, None) is not None:
+        raise Unimplemented(f"{method.path} takes one request, more came")
     return payload

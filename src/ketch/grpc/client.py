@@ -88,12 +88,12 @@ class ClientWire(Caller):
         block = self._block(method, content_type, metadata, timeout)
         lead = b""
         if compress or (compress is None and self.tuning.compression and len(body) >= WORTHWHILE):
-            message = frame_compressed(body, self.tuning.max_message_size, insist=compress is True)
+            message = frame_compressed(body, self.tuning.max_send_size, insist=compress is True)
             block += _COMPRESSED
         elif len(body) >= LARGE:
-            lead, message = prefix(body, self.tuning.max_message_size), body
+            lead, message = prefix(body, self.tuning.max_send_size), body
         else:
-            message = frame(body, self.tuning.max_message_size)
+            message = frame(body, self.tuning.max_send_size)
         call = ClientUnary(self, self.loop.create_future(), deadline, received)
         if deadline is not None:
             self.deadlines.watch(deadline)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .. import transport
 from ..errors import Cancelled, Internal, StatusError
 from ..http2.stream import Stream
-from .framing import frame, frame_compressed, prefix
+from .framing import check, frame, frame_compressed, prefix
 from .inbox import Inbox
 from .large import LARGE
 
@@ -59,6 +59,7 @@ class Duplex(Stream, transport.Stream):
             raise self.failure
         if self.closed or self.sent_end:
             raise ended()
+        check(len(body), self.wire.tuning.max_send_size)  # before the headers count as sent
         head = self.head()
         lead, message = self.frame(body)
         if not self.connection.sender.message(self, head, message, end=False, lead=lead):
@@ -74,7 +75,7 @@ class Duplex(Stream, transport.Stream):
 
     def frame(self, body: bytes) -> tuple[bytes, bytes]:
         """Return a message as it is sent: what goes before it, where it is large, and the rest."""
-        limit = self.wire.tuning.max_message_size
+        limit = self.wire.tuning.max_send_size
         if self.packs and self.compress is not False:
             return b"", frame_compressed(body, limit, insist=self.compress is True)
         return (b"", frame(body, limit)) if len(body) < LARGE else (prefix(body, limit), body)

@@ -12,6 +12,16 @@ PREFIX: Final = 5
 WORTHWHILE: Final = 1024
 
 
+def check(size: int, limit: int) -> None:
+    """Refuse a message that is too large.
+
+    Raises:
+        ResourceExhausted: it is.
+    """
+    if size > limit:
+        raise ResourceExhausted(f"a message of {size} bytes is larger than the limit of {limit}")
+
+
 def prefix(body: bytes, limit: int) -> bytes:
     """Return what goes before a message; a large one is sent without being put behind it first.
 
@@ -19,8 +29,7 @@ def prefix(body: bytes, limit: int) -> bytes:
         ResourceExhausted: the message is too large.
     """
     size = len(body)
-    if size > limit:
-        raise _too_large(size, limit)
+    check(size, limit)
     return b"\0" + size.to_bytes(4)
 
 
@@ -31,8 +40,7 @@ def frame(body: bytes, limit: int) -> bytes:
         ResourceExhausted: it is too large.
     """
     size = len(body)
-    if size > limit:
-        raise _too_large(size, limit)
+    check(size, limit)
     return b"\0" + size.to_bytes(4) + body
 
 
@@ -43,15 +51,10 @@ def frame_compressed(body: bytes, limit: int, *, insist: bool) -> bytes:
         ResourceExhausted: it is too large before it is compressed.
     """
     size = len(body)
-    if size > limit:
-        raise _too_large(size, limit)
+    check(size, limit)
     if size < WORTHWHILE and not insist:
         return frame(body, limit)
     packed = shrink(body)
     if len(packed) >= size and not insist:
         return frame(body, limit)
     return b"\1" + len(packed).to_bytes(4) + packed
-
-
-def _too_large(size: int, limit: int) -> ResourceExhausted:
-    return ResourceExhausted(f"a message of {size} bytes is larger than the limit of {limit}")

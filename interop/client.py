@@ -24,9 +24,9 @@ from ketch.registry import Instance
 LIMIT = 120.0
 
 
-async def run(names: list[str], address: str, tls: dict[str, str]) -> int:
+async def run(names: list[str], address: str, flags: list[str]) -> int:
     """Run cases against a server; return how many failed."""
-    make = partial(new_client, address, tls)
+    make = partial(new_client, address, flags)
     failed = 0
     async with make() as client:
         channel = client.options.transport.connect(address)
@@ -44,10 +44,10 @@ async def run(names: list[str], address: str, tls: dict[str, str]) -> int:
     return failed
 
 
-def new_client(address: str, tls: dict[str, str]) -> Client:
+def new_client(address: str, flags: list[str]) -> Client:
     """Return a client that finds the server."""
     registry = StaticRegistry([Instance(TestService.contract, "peer", address)])
-    return Client.from_env(environ={}, registry=registry, broker="memory", transport=TRANSPORT, **tls)
+    return Client.from_env(flags, environ={}, registry=registry, broker="memory", transport=TRANSPORT)
 
 
 def main() -> int:
@@ -60,9 +60,10 @@ def main() -> int:
     parser.add_argument("--server_host_override", help="what the server's certificate is valid for")
     arguments = parser.parse_args()
     names = list(CASES) if arguments.test_case == "all" else arguments.test_case.split(",")
-    tls = {"client_tls_ca": arguments.tls_ca, "client_tls_server_name": arguments.server_host_override}
+    tls = {"ca": arguments.tls_ca, "server-name": arguments.server_host_override}
+    flags = [text for name, value in tls.items() if value for text in (f"--client-tls-{name}", value)]
     address = f"{arguments.server_host}:{arguments.server_port}"
-    return asyncio.run(run(names, address, {name: value for name, value in tls.items() if value}))
+    return asyncio.run(run(names, address, flags))
 
 
 if __name__ == "__main__":

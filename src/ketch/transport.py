@@ -48,7 +48,6 @@ class Request(Context):
         method: str,
         metadata: Mapping[str, str],
         content_type: str,
-        *,
         deadline: float | None = None,
         peer: str = "",
         body: bytes = b"",

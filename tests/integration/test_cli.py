@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -181,6 +182,22 @@ def test_a_body_that_is_no_json_is_not_published(ask):
     assert_failed(ask("publish", "greeted", "{nonsense"), 2, "the body is no JSON")
 
 
+def test_health_is_asked_of_each_instance(greeter, ask):
+    code, output = ask("health")
+    assert code == 0
+    lines = output.splitlines()
+    assert lines[0].split() == ["SERVICE", "ADDRESS", "STATUS", "NOT", "SERVING"]
+    assert lines[1].split()[::2] == ["greeter", "SERVING"]
+    address = lines[1].split()[1]
+    assert ask("health", "--address", address)[0] == 0
+    assert ask("health", "nobody")[0] == 1
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        code, output = ask("health", "--address", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert code == 1
+    assert "UNAVAILABLE" in output
+
+
 def test_services_and_topics_are_listed(greeter, ask):
     code, output = ask("services")
     assert code == 0
@@ -279,7 +296,7 @@ def test_an_interrupt_is_no_traceback(ketch):
 def test_help_names_every_command(ask):
     code, output = ask("--help")
     assert code == 0
-    for command in ("run", "call", "publish", "tail", "services", "topics", "generate", "plugins", "config"):
+    for command in ("run", "call", "publish", "tail", "services", "health", "topics", "generate", "plugins", "config"):
         assert f"\n    {command} " in output
 
 

@@ -22,6 +22,7 @@ from ketch.errors import (
 )
 from ketch.grpc.tuning import Tuning
 from ketch.http2 import frames
+from ketch.http2.codes import ErrorCode
 from ketch.http2.compression import Decoder, encode
 from ketch.http2.frames import ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM
 from ketch.http2.limits import Limits
@@ -41,7 +42,7 @@ HELLO = PREFACE + frames.settings([])
 def request(stream_id, path="/t/Echo", *, end=False, **fields):
     pairs = [(":method", "POST"), (":scheme", "http"), (":path", path), ("content-type", "application/grpc")]
     pairs = dict(pairs) | {name.replace("_", "-"): value for name, value in fields.items()}
-    return frames.frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream_id, encode(pairs.items()))
+    return frames.headers(stream_id, encode(pairs.items()), 16_384, end=end)
 
 
 def message(stream_id, body, *, flag=0, end=True):
@@ -126,6 +127,26 @@ async def test_another_protocol_is_closed_and_logged_once(server, peer, caplog, 
         await peer.reader.read()
     assert len(caplog.records) == 1
     assert await call(server.address) == b"fine"
+
+
+async def test_a_header_frame_that_is_too_large_ends_the_connection(server, peer):
+    peer.writer.write(HELLO + frames.frame(HEADERS, END_HEADERS, 1, bytes(16_385)))
+    _, _, _, payload = await peer.until(GOAWAY)
+    assert frames.word(payload, 4) == ErrorCode.FRAME_SIZE_ERROR
+    assert await call(server.address) == b"fine"
+
+
+async def test_what_comes_on_a_stream_that_the_peer_has_reset_is_an_error(server, peer):
+    peer.writer.write(HELLO + request(1) + frames.rst_stream(1, 8) + message(1, b"late"))
+    _, _, stream_id, payload = await peer.until(RST_STREAM)
+    assert (stream_id, frames.word(payload)) == (1, ErrorCode.STREAM_CLOSED)
+
+
+async def test_a_request_that_isnt_grpc_is_told_so_in_words(peer):
+    pairs = [(":method", "GET"), (":scheme", "http"), (":path", "/")]
+    peer.writer.write(HELLO + frames.headers(1, encode(pairs), 16_384, end=True))
+    _, _, _, payload = await peer.until(DATA, END_STREAM)
+    assert payload == b"This port speaks gRPC.\n"
 
 
 async def test_a_request_that_isnt_grpc_gets_415(peer):

@@ -22,6 +22,7 @@ COMMANDS = {
     "publish": "publish an event",
     "tail": "print a topic's events as they come",
     "services": "list the services that run",
+    "health": "ask services whether they do their work",
     "topics": "list the topics that are subscribed to",
     "generate": "write typed classes from .proto files",
     "plugins": "list the brokers, registries, transports and codecs installed",

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 #: The block that ends a call well.
 OK: Final = encode([("grpc-status", "0")])
 #: What a client that doesn't speak gRPC gets (gRPC over HTTP/2, "Responses").
-NOT_GRPC: Final = encode([(":status", "415"), ("grpc-status", "13"), ("grpc-message", "this port speaks gRPC")])
+NOT_GRPC: Final = encode([(":status", "415"), ("content-type", "text/plain"), ("cache-control", "no-store")])
+NOT_GRPC_BODY: Final = b"This port speaks gRPC.\n"
 
 
 def _initial(content_type: str) -> list[Field]:
@@ -62,6 +63,17 @@ def failure(error: StatusError, content_type: str, trailers: Metadata | None = N
     except Internal as broken:
         said = status.trailers(broken)
     return encode(said if headed else [*_initial(content_type), *said])
+
+
+def turn_away(stream: Stream, block: bytes, body: bytes) -> None:
+    """Answer what isn't gRPC; an empty body is none at all."""
+    connection = stream.connection
+    if body:
+        connection.piecemeal(stream, block, b"", body, b"")
+    else:
+        connection.end(stream, block)
+    if not stream.got_end and stream.pending is None:
+        connection.reset(stream, ErrorCode.NO_ERROR)
 
 
 def finish(stream: Stream, block: bytes) -> None:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Final
 from ..errors import Cancelled, DeadlineExceeded, StatusError, TransportError, Unavailable, Unreachable
 from ..http2.codes import ErrorCode, name_of
 from ..http2.compression import encode
-from . import status, timeouts
+from . import framing, status, timeouts
 from .calling import Caller, ClientStream, ClientUnary
 from .compression import ACCEPTED, GZIP
 from .content import to_wire
-from .framing import WORTHWHILE, frame, frame_compressed, prefix
-from .large import LARGE
+from .framing import WORTHWHILE, prefix
 from .metadata import fields
 
 if TYPE_CHECKING:
@@ -86,20 +85,18 @@ class ClientWire(Caller):
             ResourceExhausted: the message is too large.
         """
         block = self._block(method, content_type, metadata, timeout)
-        lead = b""
         if compress or (compress is None and self.tuning.compression and len(body) >= WORTHWHILE):
-            message = frame_compressed(body, self.tuning.max_send_size, insist=compress is True)
+            lead, body = framing.compress(body, self.tuning.max_send_size, insist=compress is True)
             block += _COMPRESSED
-        elif len(body) >= LARGE:
-            lead, message = prefix(body, self.tuning.max_send_size), body
         else:
-            message = frame(body, self.tuning.max_send_size)
+            lead = prefix(body, self.tuning.max_send_size)
         call = ClientUnary(self, self.loop.create_future(), deadline, received)
         if deadline is not None:
             self.deadlines.watch(deadline)
         connection = self.connection
         connection.streams.attach(call)
-        connection.whole(call, block, message, b"", lead)
+        if not connection.sender.whole(call, block, lead, body, b""):
+            connection.piecemeal(call, block, lead, body, b"")
         return call
 
     def stream(

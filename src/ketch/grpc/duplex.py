@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from .. import transport
 from ..errors import Cancelled, Internal, StatusError
 from ..http2.stream import Stream
-from .framing import check, frame, frame_compressed, prefix
+from .framing import compress, prefix, too_large
 from .inbox import Inbox
-from .large import LARGE
 
 if TYPE_CHECKING:
     import asyncio
@@ -59,7 +58,9 @@ class Duplex(Stream, transport.Stream):
             raise self.failure
         if self.closed or self.sent_end:
             raise ended()
-        check(len(body), self.wire.tuning.max_send_size)  # before the headers count as sent
+        limit = self.wire.tuning.max_send_size
+        if len(body) > limit:
+            raise too_large(len(body), limit)  # while the headers don't count as sent yet
         head = self.head()
         lead, message = self.frame(body)
         if not self.connection.sender.message(self, head, message, end=False, lead=lead):
@@ -74,11 +75,11 @@ class Duplex(Stream, transport.Stream):
         return b""
 
     def frame(self, body: bytes) -> tuple[bytes, bytes]:
-        """Return a message as it is sent: what goes before it, where it is large, and the rest."""
+        """Return a message as it is sent: what goes before it, and what it is."""
         limit = self.wire.tuning.max_send_size
         if self.packs and self.compress is not False:
-            return b"", frame_compressed(body, limit, insist=self.compress is True)
-        return (b"", frame(body, limit)) if len(body) < LARGE else (prefix(body, limit), body)
+            return compress(body, limit, insist=self.compress is True)
+        return prefix(body, limit), body
 
     def is_over(self) -> bool:
         """Whether the peer sends no more."""

@@ -20,18 +20,20 @@ class RequestHead:
 
     Attributes:
         content_type: the body's media type, "" where this is no gRPC call at all.
+        http_method: `POST` for gRPC.
         timeout: in seconds, None for none.
         encoding: how messages flagged as compressed are.
         takes_gzip: the caller understands replies that are compressed.
         problem: what to answer instead of handling it.
     """
 
-    __slots__ = ("content_type", "encoding", "metadata", "path", "problem", "takes_gzip", "timeout")
+    __slots__ = ("content_type", "encoding", "http_method", "metadata", "path", "problem", "takes_gzip", "timeout")
 
     def __init__(self, headers: Headers) -> None:
         fields = dict(headers.fields)
         self.path = fields.get(":path", "")
-        self.content_type = from_wire(fields.get("content-type", "")) if fields.get(":method") == "POST" else ""
+        self.http_method = fields.get(":method", "")
+        self.content_type = from_wire(fields.get("content-type", "")) if self.http_method == "POST" else ""
         self.metadata: Mapping[str, str] = collect(headers.fields)
         self.encoding = fields.get("grpc-encoding", compression.IDENTITY)
         self.takes_gzip = compression.GZIP in fields.get("grpc-accept-encoding", "").replace(" ", "").split(",")

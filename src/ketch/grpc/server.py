@@ -15,7 +15,7 @@ from ..peer import Peer
 from . import answers
 from .heads import request_head
 from .lifetime import Lifetime
-from .refusal import Refusal
+from .refusal import Refusal, Stranger
 from .server_stream import ServerStream
 from .serving import Call, Host, serve
 from .unary_call import UnaryCall
@@ -153,7 +153,7 @@ class ServerWire(Host):
         head: RequestHead = headers.memo or request_head(headers)
         route = self._routes.get(head.path)
         if not head.content_type:
-            return Refusal(self, stream_id, answers.NOT_GRPC, at_end=True)
+            return Stranger(self, stream_id, head.http_method)
         if head.problem is not None:
             return self._refuse(stream_id, head.content_type, head.problem)
         if route is None:
@@ -168,7 +168,7 @@ class ServerWire(Host):
         return ServerStream(self, stream_id, head, route.stream, deadline)
 
     def _refuse(self, stream_id: int, content_type: str, error: StatusError) -> Refusal:
-        return Refusal(self, stream_id, answers.failure(error, content_type, headed=False), at_end=False)
+        return Refusal(self, stream_id, answers.failure(error, content_type, headed=False))
 
     def start(self, call: Call, handler: Callable[[Request], Awaitable[Any]], request: Request) -> None:
         """Handle a call in a task of its own."""

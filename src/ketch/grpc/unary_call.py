@@ -9,9 +9,8 @@ from ..http2.codes import ErrorCode
 from ..http2.stream import Stream
 from ..transport import Request
 from . import answers
-from .framing import PREFIX, WORTHWHILE, frame, frame_compressed, prefix
+from .framing import PREFIX, WORTHWHILE, compress, prefix
 from .inbox import Inbox
-from .large import LARGE
 from .serving import Host, stop
 
 if TYPE_CHECKING:
@@ -57,6 +56,11 @@ class UnaryCall(Stream):
         self._handler = handler
         self._inbox: Inbox | None = None
 
+    def on_request(self, headers: Headers, payload: bytes) -> None:  # noqa: ARG002 - the wire has read them
+        """Take all of the request at once."""
+        self.got_end = True
+        self.on_data(payload, end=True)
+
     def on_headers(self, headers: Headers, *, end: bool) -> None:  # noqa: ARG002 - the wire has read them
         """Take the request's headers; its message follows."""
         if end:
@@ -70,7 +74,11 @@ class UnaryCall(Stream):
             and payload[:1] == b"\0"
             and int.from_bytes(payload[1:PREFIX]) == len(payload) - PREFIX <= self._wire.tuning.max_message_size
         ):
-            self._start(payload[PREFIX:])
+            head, wire = self._head, self._wire
+            request = self.request = Request(
+                head.path, head.metadata, head.content_type, self.deadline, wire.peer, payload[PREFIX:]
+            )
+            wire.start(self, self._handler, request)
             return
         if self._inbox is None:
             self._inbox = Inbox(self, self._wire.pool, self._wire.tuning.max_message_size)
@@ -93,15 +101,11 @@ class UnaryCall(Stream):
             self.answer(Unimplemented(f"{self._head.path} takes one message, {'more' if inbox else 'none'} came"))
         else:
             self._inbox = None  # they hold each other, and the request would stay until the garbage collector comes
-            self._start(body, compressed=inbox is not None and inbox.compressed)
-
-    def _start(self, body: bytes, *, compressed: bool = False) -> None:
-        head, wire = self._head, self._wire
-        request = self.request = Request(
-            head.path, head.metadata, head.content_type, deadline=self.deadline, peer=wire.peer, body=body
-        )
-        request.compressed = compressed
-        wire.start(self, self._handler, request)
+            head, wire = self._head, self._wire
+            request = Request(head.path, head.metadata, head.content_type, self.deadline, wire.peer, body)
+            request.compressed = inbox is not None and inbox.compressed
+            self.request = request
+            wire.start(self, self._handler, request)
 
     def complete(self, result: bytes) -> None:
         """Send headers, reply and trailers in one go.
@@ -115,20 +119,18 @@ class UnaryCall(Stream):
             return
         head, tuning, metadata = self._head, self._wire.tuning, request.sent_metadata
         insist = request.compress
-        lead = b""
         if head.takes_gzip and (insist or (insist is None and tuning.compression and len(result) >= WORTHWHILE)):
-            message = frame_compressed(result, tuning.max_send_size, insist=insist is True)
+            lead, result = compress(result, tuning.max_send_size, insist=insist is True)
             block = answers.full_head(head.content_type, metadata, compressed=True)
         else:
-            if len(result) < LARGE:
-                message = frame(result, tuning.max_send_size)
-            else:
-                lead, message = prefix(result, tuning.max_send_size), result
+            lead = prefix(result, tuning.max_send_size)
             block = answers.head(head.content_type)
             if metadata:
                 block = answers.full_head(head.content_type, metadata, compressed=False)
         trailers = request.sent_trailers
-        self.connection.whole(self, block, message, answers.ok(trailers) if trailers else answers.OK, lead)
+        tail = answers.ok(trailers) if trailers else answers.OK
+        if not self.connection.sender.whole(self, block, lead, result, tail):
+            self.connection.piecemeal(self, block, lead, result, tail)
 
     def answer(self, error: StatusError) -> None:
         """End the call with an error, after the metadata that the handler wanted sent ahead."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from ..http2.connection import Connection
+from ..http2.limits import CLIENT_FRAME
 from .deadlines import Deadlines
 from .inbox import Pool
 
@@ -64,7 +66,8 @@ class Wire(asyncio.Protocol):
         self._heard = False
         self._keepalive: asyncio.TimerHandle | None = None
         self._farewell: asyncio.TimerHandle | None = None
-        self.connection = Connection(self, client=client, limits=tuning.limits)
+        limits = replace(tuning.limits, max_frame=CLIENT_FRAME) if client else tuning.limits
+        self.connection = Connection(self, client=client, limits=limits)
         self.deadlines = Deadlines(loop, self.connection.streams)
 
     # asyncio.Protocol

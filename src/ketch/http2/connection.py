@@ -132,15 +132,10 @@ class Connection:
             return HEAD.pack(0, size, HEADERS, END_HEADERS | END_STREAM, stream.id) + block
         return self.sender.headers(stream.id, block, end=True)
 
-    def whole(self, stream: Stream, head: bytes, message: bytes, tail: bytes, lead: bytes = b"") -> None:
-        """Send a header block, one message, and trailers; or no trailers and END_STREAM where `tail` is empty.
-
-        `lead` is the beginning of a message that is too large to be copied behind it.
-        """
-        sender = self.sender
-        if lead or not sender.whole(stream, head, message, tail):
-            trailers = self.trailers(stream, tail) if tail else b""
-            sender.message(stream, self.headers(stream, head), message, end=not tail, trailers=trailers, lead=lead)
+    def piecemeal(self, stream: Stream, head: bytes, lead: bytes, message: bytes, tail: bytes) -> None:
+        """Send what `Sender.whole` could not send at once."""
+        trailers = self.trailers(stream, tail) if tail else b""
+        self.sender.message(stream, self.headers(stream, head), message, end=not tail, trailers=trailers, lead=lead)
 
     def end(self, stream: Stream, block: bytes) -> None:
         """Send trailers, after what is pending."""
@@ -295,7 +290,7 @@ class Connection:
         stream = self.streams.get(stream_id)
         if stream is not None:
             code = frames.word(payload)
-            self.streams.drop(stream)
+            self.streams.forget(stream)  # not `drop`: whoever resets a stream sends nothing more on it (section 5.1)
             stream.on_reset(
                 code, f"the peer reset the stream: {name_of(code)}", refused=code == ErrorCode.REFUSED_STREAM
             )

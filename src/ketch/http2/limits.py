@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..errors import ProtocolError
 from .codes import ErrorCode
@@ -12,13 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+#: Largest frame that clients accept, in bytes: they are sent what they asked for, so larger pieces save work.
+CLIENT_FRAME: Final = 262_144
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of one connection.
 
     Attributes:
         max_streams: streams that the peer may have open at a time.
-        max_frame: largest frame that we accept, in bytes; only DATA may be larger than `max_header_block`.
+        max_frame: largest frame that we accept, in bytes; only DATA may be larger than `max_header_block`. Servers
+            keep to the RFC's default, so that a header list which is too large comes in pieces and costs its own stream
+            only; see `CLIENT_FRAME`.
         max_header_list: largest header list that we accept, in bytes as RFC 7541 section 4.1 counts them.
         max_header_block: largest encoded header block, in bytes over all its frames.
         max_continuations: frames that one header block may come in.
@@ -29,7 +35,7 @@ class Limits:
     """
 
     max_streams: int = 1000
-    max_frame: int = 262_144
+    max_frame: int = 16_384
     max_header_list: int = 16_384
     max_header_block: int = 65_536
     max_continuations: int = 32

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 #: Bytes of messages that are made ready for the socket before it has taken the ones before.
 ROOM = 262_144
-#: Pieces, four or six to a message, that are worth a write of their own.
-BATCH = 80
+#: Pieces, five to seven to a message, that are worth a write of their own.
+BATCH = 96
 #: Bytes of frames other than messages that may wait for a peer that doesn't read.
 CONTROL_ROOM = 1_048_576
 _LAST = END_HEADERS | END_STREAM
@@ -109,14 +109,13 @@ class Sender(Generic[_Stream]):
     ) -> bool:
         """Queue header frames, one message, and what ends the stream after it.
 
-        `end` sets END_STREAM on the last of the data; `trailers` are finished frames that end the stream; `lead` is the
-        beginning of a message that is too large to be copied behind it.
+        `end` sets END_STREAM on the last of the data; `trailers` are finished frames that end the stream; `lead` goes
+        before the message, in the same frame.
         Returns False when part of the message has to wait; `on_drained` is called when it has gone.
         """
-        size = len(data)
+        size = len(lead) + len(data)
         if (
-            not lead
-            and size <= self.max_frame
+            size <= self.max_frame
             and size <= self.window
             and size <= stream.send_window
             and size <= self._room
@@ -129,7 +128,7 @@ class Sender(Generic[_Stream]):
                 self._asleep = False
                 self._wake()
             flags = END_STREAM if end else 0
-            self.out += (head, HEAD.pack(size >> 16, size & 0xFFFF, DATA, flags, stream.id), data, trailers)
+            self.out += (head, HEAD.pack(size >> 16, size & 0xFFFF, DATA, flags, stream.id), lead, data, trailers)
             if end or trailers:
                 self._ended(stream)
             if len(self.out) > BATCH:
@@ -141,12 +140,13 @@ class Sender(Generic[_Stream]):
         self._blocked[stream] = None
         return self.pump(stream)
 
-    def whole(self, stream: _Stream, head: bytes, message: bytes, tail: bytes) -> bool:
+    def whole(self, stream: _Stream, head: bytes, lead: bytes, message: bytes, tail: bytes) -> bool:
         """Queue a header block, one message and the block of its trailers, if all of it goes out at once.
 
-        Without trailers the message ends the stream. Returns False where something stands in the way; nothing is done.
+        `lead` goes before the message, in the same frame. Without trailers the message ends the stream. Returns False
+        where something stands in the way; nothing is done.
         """
-        size = len(message)
+        size = len(lead) + len(message)
         if (
             size > self.max_frame
             or size > self.window
@@ -168,6 +168,7 @@ class Sender(Generic[_Stream]):
         out.append(pack(0, len(head), HEADERS, END_HEADERS, stream_id))
         out.append(head)
         out.append(pack(size >> 16, size & 0xFFFF, DATA, 0 if tail else END_STREAM, stream_id))
+        out.append(lead)
         out.append(message)
         if tail:
             out.append(pack(0, len(tail), HEADERS, _LAST, stream_id))

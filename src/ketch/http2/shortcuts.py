@@ -77,13 +77,10 @@ class Shortcuts:
             windows.refill()
         past.highest = stream_id
         stream = streams[stream_id] = self._owner.on_stream(stream_id, headers)
-        stream.on_headers(headers, end=False)
-        if not stream.closed:
-            stream.receive_window -= size
-            stream.got_end = True
-            stream.on_data(data[start:stop], end=True)
-            if stream.sent_end:
-                streams.got_end(stream)
+        stream.receive_window -= size
+        stream.on_request(headers, data[start:stop])
+        if stream.sent_end and not stream.closed:
+            streams.got_end(stream)
         return stop
 
     def response(self, data: bytes, at: int, flags: int, stream_id: int, block: bytes) -> int:

@@ -31,11 +31,8 @@ class Link(Protocol):
     def trailers(self, stream: Stream, block: bytes) -> bytes:
         """Return the frames of trailers, to be sent at once or after what is pending."""
 
-    def whole(self, stream: Stream, head: bytes, message: bytes, tail: bytes, lead: bytes = b"") -> None:
-        """Send a header block, one message, and trailers; or no trailers and END_STREAM where `tail` is empty.
-
-        `lead` is the beginning of a message that is too large to be copied behind it.
-        """
+    def piecemeal(self, stream: Stream, head: bytes, lead: bytes, message: bytes, tail: bytes) -> None:
+        """Send what `Sender.whole` could not send at once."""
 
     def end(self, stream: Stream, block: bytes) -> None:
         """Send trailers, after what is pending."""
@@ -99,6 +96,13 @@ class Stream(Outgoing):
     def on_data(self, payload: bytes, *, end: bool) -> None:
         """Take a piece of the body. Call `consume` for it once it takes no more room."""
         raise NotImplementedError
+
+    def on_request(self, headers: Headers, payload: bytes) -> None:
+        """Take all of a request at once: its headers, and a body that ends it."""
+        self.on_headers(headers, end=False)
+        if not self.closed:
+            self.got_end = True
+            self.on_data(payload, end=True)
 
     def on_whole(self, headers: Headers, payload: bytes, trailers: Headers) -> bool:  # noqa: ARG002 - the signature
         """Take all of a response at once; or return False and hear of it frame by frame."""

@@ -85,18 +85,24 @@ class Streams(dict[int, Stream]):
     def _sent_end(self, stream: Stream) -> None:
         stream.sent_end = True
         if stream.got_end:
-            self._forget(stream)
-            if self.resets.used:
-                self.resets.earn()
+            self._close(stream)
 
     def got_end(self, stream: Stream) -> None:
         """Hear that the peer has sent the last of a stream."""
         if stream.expected > 0:
             self.break_off(stream, "the body is shorter than its content-length")
         elif stream.sent_end and not stream.closed:
-            self._forget(stream)
-            if self.resets.used:
-                self.resets.earn()
+            self._close(stream)
+
+    def _close(self, stream: Stream) -> None:
+        """Take out a stream that both sides have ended well."""
+        if stream.opened >= 0 or stream.pending is not None or self.watched:
+            self.forget(stream)
+        else:  # what `forget` does for most
+            stream.closed = True
+            del self[stream.id]
+        if self.resets.used:
+            self.resets.earn()
 
     def reset(self, stream: Stream, code: int) -> None:
         """Give a stream up and tell the peer. No error when it has ended."""
@@ -107,7 +113,7 @@ class Streams(dict[int, Stream]):
     def reset_all(self, code: int, reason: str) -> None:
         """Tell every stream that its connection is lost."""
         for stream in list(self.values()):
-            self._forget(stream)
+            self.forget(stream)
             stream.on_reset(code, reason, refused=False)
 
     def break_off(self, stream: Stream, reason: str, code: int = ErrorCode.PROTOCOL_ERROR) -> None:
@@ -136,10 +142,11 @@ class Streams(dict[int, Stream]):
 
     def drop(self, stream: Stream) -> None:
         """Forget a stream that was reset; what comes late for it is ignored."""
-        self._forget(stream)
+        self.forget(stream)
         self.past.drop(stream.id)
 
-    def _forget(self, stream: Stream) -> None:
+    def forget(self, stream: Stream) -> None:
+        """Take a stream that is over out of the open ones."""
         stream.closed = True
         self.pop(stream.id, None)
         if stream.opened >= 0:  # else its window has never changed

@@ -4,7 +4,7 @@ import pytest
 
 from ketch.http2 import frames
 from ketch.http2.connection import Connection
-from ketch.http2.limits import Limits
+from ketch.http2.limits import CLIENT_FRAME, Limits
 from ketch.http2.stream import Stream
 
 
@@ -46,7 +46,9 @@ class Side:
         self.goaways = []
         self.streams = {}
         self.now = 0.0
-        self.connection = Connection(self, client=client, limits=limits or Limits(), clock=clock or (lambda: self.now))
+        self.connection = Connection(
+            self, client=client, limits=limits or Limits(max_frame=CLIENT_FRAME), clock=clock or (lambda: self.now)
+        )
 
     def wake(self):
         pass

@@ -4,7 +4,7 @@ import struct
 
 from ketch.http2.compression import encode
 from ketch.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, WINDOW_UPDATE, frame, settings
-from ketch.http2.limits import Limits
+from ketch.http2.limits import CLIENT_FRAME, Limits
 from ketch.http2.sender import Outgoing, Sender
 
 BLOCK = encode([(":method", "POST"), (":scheme", "http"), (":path", "/a/B")])
@@ -118,7 +118,9 @@ def test_the_streams_window_is_opened_as_data_is_consumed(server):
 
 
 def test_the_connections_window_is_opened_as_data_comes(make_side):
-    server = make_side(limits=Limits(connection_window=100_000, stream_window=1_000_000)).start()
+    server = make_side(
+        limits=Limits(max_frame=CLIENT_FRAME, connection_window=100_000, stream_window=1_000_000)
+    ).start()
     server.connection.receive(OPEN + frame(DATA, 0, 1, bytes(60_000)) * 3)
     assert server.error is None
     assert updates(server.take(), 0) > 100_000
@@ -131,7 +133,7 @@ def test_padding_counts_and_is_given_back(server):
 
 
 def test_data_on_a_stream_that_was_reset_counts_for_the_connection(make_side):
-    server = make_side(limits=Limits(connection_window=65_535)).start()
+    server = make_side(limits=Limits(max_frame=CLIENT_FRAME, connection_window=65_535)).start()
     server.connection.receive(OPEN)
     server.connection.reset(server.streams[1], 8)
     for _ in range(10):
@@ -159,7 +161,7 @@ def fill(side, stream_id, size):
 
 
 def test_a_window_grows_where_the_reader_is_fast_up_to_its_bound(make_side):
-    server = make_side(limits=Limits(stream_window=131_072, max_stream_window=400_000)).start()
+    server = make_side(limits=Limits(max_frame=CLIENT_FRAME, stream_window=131_072, max_stream_window=400_000)).start()
     server.connection.receive(OPEN)
     assert fill(server, 1, 65_536) == 65_536  # nothing is known yet
     assert fill(server, 1, 65_536) == 65_536 + 131_072
@@ -176,7 +178,7 @@ def test_a_window_stays_as_it_is_where_the_reader_is_slow(server):
 
 
 def test_the_windows_of_all_streams_grow_by_a_bounded_sum_that_ended_streams_give_back(make_side):
-    server = make_side(limits=Limits(max_connection_window=200_000)).start()
+    server = make_side(limits=Limits(max_frame=CLIENT_FRAME, max_connection_window=200_000)).start()
     server.connection.receive(OPEN + frame(HEADERS, END_HEADERS, 3, BLOCK))
     first, second = (server.connection.streams[stream_id] for stream_id in (1, 3))
     for stream_id in (1, 3):
@@ -188,7 +190,9 @@ def test_the_windows_of_all_streams_grow_by_a_bounded_sum_that_ended_streams_giv
 
 
 def test_the_connections_window_grows_where_data_comes_fast(make_side):
-    limits = Limits(stream_window=2**30, connection_window=131_072, max_connection_window=262_144)
+    limits = Limits(
+        max_frame=CLIENT_FRAME, stream_window=2**30, connection_window=131_072, max_connection_window=262_144
+    )
     server = make_side(limits=limits).start()
     server.connection.receive(OPEN + b"".join(frame(DATA, 0, 1, bytes(16_384)) for _ in range(5)))
     assert updates(server.take(), 0) == 5 * 16_384 + 131_072

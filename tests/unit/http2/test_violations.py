@@ -26,7 +26,7 @@ from ketch.http2.frames import (
     frame,
     settings,
 )
-from ketch.http2.limits import Limits
+from ketch.http2.limits import CLIENT_FRAME, Limits
 
 REQUEST = [(":method", "POST"), (":scheme", "http"), (":path", "/a/B"), (":authority", "x")]
 BLOCK = encode(REQUEST)
@@ -203,7 +203,7 @@ def test_a_violation_of_a_streams_rules_resets_it_only(server, name):
 
 
 def test_more_data_than_the_connections_window_ends_it(make_side):
-    server = make_side(limits=Limits(stream_window=2**20, connection_window=65_535)).start()
+    server = make_side(limits=Limits(max_frame=CLIENT_FRAME, stream_window=2**20, connection_window=65_535)).start()
     server.connection.receive(OPEN + frame(DATA, 0, 1, bytes(65_000)))
     server.connection.receive(b"")
     assert server.error is None

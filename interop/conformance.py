@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from languages import PAGE, PYTHON
+from languages import PAGE
 from peers import KEPT, go_program, need
 
 from ketch.cli.generate import generate
@@ -41,7 +41,7 @@ def main() -> int:
     codes = []
     for side in ("server", "client"):
         command = (str(suite), "--mode", side, "--conf", str(HERE / f"conformance-{side}.yaml"), "--")
-        program = (PYTHON, str(HERE / f"conformance_{side}.py"))
+        program = (sys.executable, str(HERE / f"conformance_{side}.py"))
         done = subprocess.run((*command, *program), capture_output=True, text=True, timeout=LIMIT, check=False)
         codes.append(done.returncode)
         said = done.stdout + done.stderr

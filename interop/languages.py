@@ -17,21 +17,20 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from cases import CASES
-from peers import KEPT, ROOT, Peer, peers
+from peers import KEPT, KETCH, ROOT, Peer, peers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-HERE: Final = ROOT / "interop"
 PAGE: Final = ROOT / "docs" / "interop.md"
 BEGIN: Final = "<!-- languages: written by interop/languages.py --write -->"
 END: Final = "<!-- end -->"
 PASSED: Final = "passed"
+SECURITY: Final = {"Plain text": False, "TLS": True}
 NOT_RUN: Final = "not run"
 #: Seconds for one case, and for a server to listen.
 LIMIT: Final = 180
 START: Final = 30.0
-PYTHON: Final = sys.executable
 
 Results = dict[str, dict[str, str]]
 
@@ -43,41 +42,42 @@ def main() -> int:
     parser.add_argument("--only", default="", help="part of a peer's name")
     arguments = parser.parse_args()
     chosen = [peer for peer in peers() if arguments.only in peer.name]
-    results: Results = {case: {} for case in CASES}
     failures: list[str] = []
-    ours = (PYTHON, str(HERE / "server.py"))
-    with serving("ketch", ours) as port:
-        for peer in chosen:
-            for case in CASES:
-                results[case][f"{peer.name} to ketch"] = judge(peer.client, peer.client_lacks, case, port, failures)
-        results_of_own(results, port, failures)
-    for peer in chosen:
-        client = (PYTHON, str(HERE / "client.py"))
-        with serving(peer.name, peer.server) as port:
-            for case in CASES:
-                results[case][f"ketch to {peer.name}"] = judge(client, peer.server_lacks, case, port, failures)
-    table = render(results) + "\n" + notes(chosen)
-    print(table)
+    tables = [f"### {name}\n\n{render(run(chosen, failures, tls=tls))}" for name, tls in SECURITY.items()]
+    page = "\n".join([*tables, "### Not run\n", notes(chosen)])
+    print(page)
     sys.stdout.writelines(f"\n{failure}\n" for failure in failures)
     if arguments.write:
-        write(table)
+        write(page)
     return 1 if failures else 0
 
 
-def results_of_own(results: Results, port: int, failures: list[str]) -> None:
-    """Run the cases between our client and our server, which has all that they ask for."""
-    for case in CASES:
-        results[case]["ketch to ketch"] = judge((PYTHON, str(HERE / "client.py")), {}, case, port, failures)
+def run(chosen: Sequence[Peer], failures: list[str], *, tls: bool) -> Results:
+    """Run all cases between us and each peer, both ways."""
+    results: Results = {case: {} for case in CASES}
+    with serving(KETCH, tls=tls) as port:
+        for peer in chosen:
+            for case in CASES:
+                results[case][f"{peer.name} to ketch"] = judge(peer, peer.client_lacks, case, port, failures, tls=tls)
+    for peer in chosen:
+        if peer is KETCH:
+            continue
+        with serving(peer, tls=tls) as port:
+            for case in CASES:
+                results[case][f"ketch to {peer.name}"] = judge(KETCH, peer.server_lacks, case, port, failures, tls=tls)
+    return results
 
 
 @contextlib.contextmanager
-def serving(name: str, command: Sequence[str]) -> Iterator[int]:
+def serving(peer: Peer, *, tls: bool) -> Iterator[int]:
     """Run a server; yield its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    with (KEPT / f"{name.split(maxsplit=1)[0]}.log").open("wb") as log:
-        process = subprocess.Popen((*command, f"--port={port}"), stdout=log, stderr=log)
+    with (KEPT / f"{peer.name.split(maxsplit=1)[0]}.log").open("wb") as log:
+        process = subprocess.Popen(
+            (*peer.server, *peer.flags(client=False, tls=tls), f"--port={port}"), stdout=log, stderr=log
+        )
         try:
             wait_for(process, port)
             yield port
@@ -100,11 +100,12 @@ def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
     raise SystemExit(f"{process.args!r} does not listen on port {port}; its log is in {KEPT.name}/")
 
 
-def judge(client: Sequence[str], lacks: dict[str, str], case: str, port: int, failures: list[str]) -> str:
+def judge(client: Peer, lacks: dict[str, str], case: str, port: int, failures: list[str], *, tls: bool) -> str:
     """Run a client's case against a port; return what the table says of it."""
     if case in lacks:
         return NOT_RUN
-    command = (*client, "--server_host=127.0.0.1", f"--server_port={port}", f"--test_case={case}")
+    program = (*client.client, *client.flags(client=True, tls=tls))
+    command = (*program, "--server_host=127.0.0.1", f"--server_port={port}", f"--test_case={case}")
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     except subprocess.TimeoutExpired:

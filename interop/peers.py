@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +14,10 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 KEPT: Final = ROOT / ".interop"
 JARS: Final = KEPT / "java" / "lib"
+#: gRPC's own test certificate and its root, as all its interop programs use them; they come with grpc-java.
+CERTS: Final = KEPT / "certs"
+OVERRIDE: Final = "--server_host_override=foo.test.google.fr"
+KEYS: Final = (f"--tls_cert_file={CERTS}/server1.pem", f"--tls_key_file={CERTS}/server1.key")
 
 GO: Final = "v1.85.0"
 JAVA: Final = "1.76.0"
@@ -28,21 +34,15 @@ _POM: Final = f"""\
 
 
 @dataclass(frozen=True)
-class Tls:
-    """A certificate for 127.0.0.1 and its key; it is its own root."""
-
-    certificate: Path
-    key: Path
-
-
-@dataclass(frozen=True)
 class Peer:
     """One language's client and server.
 
     Attributes:
         name: what the table calls it.
-        client_lacks, server_lacks: cases that its own programs don't have, and why; grpc's own matrix leaves them
-            out for it too.
+        client_lacks, server_lacks: cases that its own programs don't have, and why; gRPC's own matrix leaves
+            those of compression out for it too.
+        plain, tls_client, tls_server: flags of either program without TLS, and of each with it.
+        plain, tls_client, tls_server: flags of either program without TLS, and of each with it.
     """
 
     name: str
@@ -50,7 +50,27 @@ class Peer:
     server: tuple[str, ...]
     client_lacks: dict[str, str]
     server_lacks: dict[str, str]
+    plain: tuple[str, ...] = ()
     tls_client: tuple[str, ...] = ()
+    tls_server: tuple[str, ...] = ()
+
+    def flags(self, *, client: bool, tls: bool) -> tuple[str, ...]:
+        """Return what says whether TLS is used."""
+        if not tls:
+            return self.plain
+        return self.tls_client if client else self.tls_server
+
+
+#: Both sides ours: has all that the cases ask for.
+KETCH: Final = Peer(
+    "ketch",
+    (sys.executable, str(ROOT / "interop" / "client.py")),
+    (sys.executable, str(ROOT / "interop" / "server.py")),
+    client_lacks={},
+    server_lacks={},
+    tls_client=(f"--tls_ca={CERTS}/ca.pem", OVERRIDE),
+    tls_server=KEYS,
+)
 
 
 def go_program(name: str, module: str) -> Path:
@@ -83,6 +103,16 @@ def jars() -> str:
     return f"{JARS}/*"
 
 
+def certificates() -> None:
+    """Take the test certificates out of grpc-java's jar."""
+    CERTS.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(JARS / f"grpc-testing-{JAVA}.jar") as jar:
+        for name in ("ca.pem", "server1.pem", "server1.key"):
+            file = CERTS / name
+            file.write_bytes(jar.read(f"certs/{name}"))
+            file.chmod(0o600)
+
+
 def need(program: str) -> None:
     """Check that a program is on the PATH.
 
@@ -100,8 +130,9 @@ _NO_CASE: Final = "has no such case"
 
 
 def peers() -> list[Peer]:
-    """Return those that are tested, built."""
+    """Return those that are tested, built; ketch is the last."""
     java = ("java", "-XX:TieredStopAtLevel=1", "-cp", jars(), "io.grpc.testing.integration.")
+    certificates()
     return [
         Peer(
             f"grpc-go {GO}",
@@ -112,9 +143,9 @@ def peers() -> list[Peer]:
                 "concurrent_large_unary": _NO_CASE,
                 "long_lived_channel": _NO_CASE,
                 "very_large_request": _NO_CASE,
-                **dict.fromkeys(("client_compressed_unary", "client_compressed_streaming"), _NO_GZIP),
-                **dict.fromkeys(("client_compressed_unary_noprobe", "client_compressed_streaming_noprobe"), _NO_GZIP),
-                **dict.fromkeys(("server_compressed_unary", "server_compressed_streaming"), _NO_GZIP),
+                **dict.fromkeys(("client_compressed_unary", "client_compressed_streaming"), _NO_CASE),
+                **dict.fromkeys(("client_compressed_unary_noprobe", "client_compressed_streaming_noprobe"), _NO_CASE),
+                **dict.fromkeys(("server_compressed_unary", "server_compressed_streaming"), _NO_CASE),
             },
             server_lacks={
                 "cacheable_unary": _PROXY,
@@ -123,12 +154,13 @@ def peers() -> list[Peer]:
                 **dict.fromkeys(("client_compressed_unary_noprobe", "client_compressed_streaming_noprobe"), _NO_GZIP),
                 **dict.fromkeys(("server_compressed_unary", "server_compressed_streaming"), _NO_GZIP),
             },
-            tls_client=("--use_tls=true", "--server_host_override=localhost"),
+            tls_client=("--use_tls=true", "--use_test_ca=true", f"--ca_file={CERTS}/ca.pem", OVERRIDE),
+            tls_server=("--use_tls=true", *KEYS),
         ),
         Peer(
             f"grpc-java {JAVA}",
-            (*java[:-1], java[-1] + "TestServiceClient", "--use_tls=false"),
-            (*java[:-1], java[-1] + "TestServiceServer", "--use_tls=false"),
+            (*java[:-1], java[-1] + "TestServiceClient"),
+            (*java[:-1], java[-1] + "TestServiceServer"),
             client_lacks={
                 "cacheable_unary": _PROXY,
                 "concurrent_large_unary": _NO_CASE,
@@ -140,5 +172,9 @@ def peers() -> list[Peer]:
                 "client_compressed_streaming": _PROBE,
                 "server_compressed_streaming": "its server compresses replies to unary calls only",
             },
+            plain=("--use_tls=false",),
+            tls_client=("--use_tls=true", "--use_test_ca=true", OVERRIDE),
+            tls_server=("--use_tls=true",),
         ),
+        KETCH,
     ]

@@ -50,7 +50,6 @@ class Handlers:
             "/t/Join": Route(stream=self.join),
             "/t/Chat": Route(stream=self.chat),
             "/t/Flood": Route(stream=self.flood),
-            "/t/Huge": Route(stream=self.huge),
         }
 
     async def echo(self, request):
@@ -82,9 +81,6 @@ class Handlers:
     async def chat(self, request, stream):
         while (body := await stream.receive()) is not None:
             await stream.send(body.upper())
-
-    async def huge(self, request, stream):
-        await stream.send(bytes(5 * 1024 * 1024))
 
     async def flood(self, request, stream):
         self.started.set()
@@ -146,12 +142,6 @@ async def test_a_stock_client_gets_our_statuses_with_details(stock):
     assert found["x-hint"] == "h"
     status = status_pb2.Status.FromString(found["grpc-status-details-bin"])
     assert (status.code, status.message, list(status.details)) == (5, "nö\n100%", [detail()])
-
-
-async def test_a_stock_client_learns_that_a_streams_first_reply_is_too_large(stock):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stock.unary_stream("/t/Huge")(b"").read()
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize("requests", [[], [b"one", b"two"]])

@@ -149,6 +149,22 @@ async def test_a_request_that_isnt_grpc_is_told_so_in_words(peer):
     assert payload == b"This port speaks gRPC.\n"
 
 
+async def test_a_streams_first_reply_that_is_too_large_is_answered_with_headers_and_status():
+    async def huge(_, stream):
+        await stream.send(bytes(100))
+
+    listener = await GrpcTransport(Tuning(max_send_size=99)).listen("127.0.0.1:0", {"/t/Huge": Route(stream=huge)})
+    host, port = listener.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    peer = Peer(reader, writer)
+    writer.write(HELLO + request(1, "/t/Huge", end=True))
+    _, _, _, block = await peer.until(HEADERS)
+    fields = dict(peer.decoder.decode(block).fields)
+    assert (fields[":status"], fields["grpc-status"]) == ("200", "8")
+    writer.close()
+    await listener.stop(0)
+
+
 async def test_a_request_that_isnt_grpc_gets_415(peer):
     peer.writer.write(HELLO + request(1, content_type="application/json", end=True))
     _, _, _, block = await peer.until(HEADERS)

@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo user-service email-service user-cli consignment-service test check format bench generate clean
+.PHONY: help install demo user-service email-service user-cli consignment-service test check format bench interop generate clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %s\n       %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ bench: $(STAMP) ## Figures as ratios against peers that run beside us: events, c
 	@$(BIN)/python benchmarks/rpc.py
 	@$(BIN)/python benchmarks/streams.py
 	@$(BIN)/python benchmarks/events.py
+
+interop: $(STAMP) ## Run the official interop programs of other languages against us; needs Go and Java
+	@$(BIN)/python interop/run.py
 
 format: $(STAMP) ## Format the code and mend what lint can mend
 	@$(BIN)/ruff format .

@@ -26,6 +26,7 @@ SUFFIXES = (*MESSAGES, "_ketch.py")
 TREES = [
     ("examples/shippy/proto", "examples/shippy/proto", "examples/shippy/src", SUFFIXES),
     ("benchmarks/proto", "benchmarks/proto", "benchmarks/proto", SUFFIXES),
+    ("interop/contract", "interop", "interop", SUFFIXES),
     ("src/ketch/brokers/direct/direct.proto", "src", "src", MESSAGES),  # peer.py calls its one method without a stub
 ]
 

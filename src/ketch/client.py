@@ -127,7 +127,7 @@ class Client(Caller):
     ) -> Reply[P]:
         """Make one call; a stub's method does this. Without a timeout the client's default bounds it."""
         if timeout is None and options.bounded:
-            timeout = self.options.request_timeout
+            timeout = self.options.request_timeout or None
         if self._chain is None:
             return self._unary(service, method, request, timeout, metadata, options)
         return self._unary_through(Outgoing(service, method, request, timeout, metadata, options))

@@ -36,7 +36,7 @@ class Options:
         address, advertise: what the server listens on, and what others are told ("" for the same).
         metadata: labels of this instance.
         broker, registry, transport, codecs, selector: the configured plugins, ready to connect.
-        request_timeout, grace: seconds.
+        request_timeout, grace: seconds; a request_timeout of 0 is none.
         log_level: a level's name.
         reflection: tools are told what the server serves.
     """

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
-from .errors import Internal
+from .context import wanted
+from .errors import Unimplemented
 
 if TYPE_CHECKING:
     from .codec import Codec
@@ -172,10 +173,16 @@ class Stub:
         timeout: float | None,
         metadata: Metadata | None,
     ) -> P:
+        received = wanted()
         async with self._caller.stream(self._service, method, requests, timeout, metadata) as replies:
-            async for reply in replies:
-                return reply
-        raise Internal(f"{method.path}: ended well, but without its one reply")
+            try:
+                found = [reply async for reply in _at_most(2, replies)]  # up to the status, which may be an error yet
+            finally:
+                if received is not None:
+                    received.fill(replies.metadata, replies.trailers)
+        if len(found) != 1:
+            raise Unimplemented(f"{method.path}: ended with {'more than one reply' if found else 'no reply'}, not one")
+        return found[0]
 
     def _bidirectional(
         self,
@@ -185,6 +192,14 @@ class Stub:
         metadata: Metadata | None,
     ) -> ReplyStream[P]:
         return self._caller.stream(self._service, method, requests, timeout, metadata)
+
+
+async def _at_most(number: int, replies: AsyncIterable[P]) -> AsyncIterator[P]:
+    async for reply in replies:
+        yield reply
+        number -= 1
+        if not number:
+            return
 
 
 async def _one(request: Q) -> AsyncIterator[Q]:

@@ -180,5 +180,7 @@ class _Requests(AsyncIterator[Any]):
 async def _only(method: Method[Any, Any], requests: _Requests) -> Any:
     payload = await anext(requests, None)
     if payload is None:
-        raise InvalidArgument(f"{method.path} takes one request, none came")
+        raise Unimplemented(f"{method.path} takes one request, none came")
+    if await anext(requests, None) is not None:
+        raise Unimplemented(f"{method.path} takes one request, more came")
     return payload

@@ -112,7 +112,12 @@ KNOWN = (
     Setting("client_tls_cert", "", "what to present to servers that ask who calls: a PEM file, as --server-tls-cert"),
     Setting("client_tls_key", "", "its private key, a PEM file without a passphrase"),
     Setting("client_tls_server_name", "", "what servers' certificates must be valid for, if not the address called"),
-    Setting("client_request_timeout", "5s", "how long a call may take unless its caller says otherwise", _seconds),
+    Setting(
+        "client_request_timeout",
+        "5s",
+        "how long a call may take unless its caller says otherwise; 0 for as long as it will",
+        _seconds,
+    ),
     Setting("shutdown_grace", "10s", "how long calls and handlers may go on after SIGTERM", _seconds),
     Setting("log_level", "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL", _level),
 )

@@ -144,6 +144,14 @@ async def test_a_stock_client_gets_our_statuses_with_details(stock):
     assert (status.code, status.message, list(status.details)) == (5, "nö\n100%", [detail()])
 
 
+@pytest.mark.parametrize("requests", [[], [b"one", b"two"]])
+async def test_a_unary_call_with_any_other_number_of_requests_than_one_is_unimplemented(stock, requests):
+    """GRPC's statuscodes.md calls it a cardinality violation."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stock.stream_unary("/t/Echo")(requests)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 async def test_a_stock_client_learns_that_a_method_isnt_served(stock):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stock.unary_unary("/t/Nothing")(b"")

@@ -5,21 +5,37 @@ import gzip
 import logging
 import socket
 import struct
+import time
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 
-from ketch.errors import Cancelled, ConfigurationError, Unavailable
+from ketch.client import Client
+from ketch.errors import (
+    Cancelled,
+    ConfigurationError,
+    DeadlineExceeded,
+    Internal,
+    NotFound,
+    Unavailable,
+    Unimplemented,
+)
 from ketch.grpc.tuning import Tuning
 from ketch.http2 import frames
 from ketch.http2.codes import ErrorCode
 from ketch.http2.compression import Decoder, encode
 from ketch.http2.frames import ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM
 from ketch.http2.limits import Limits
+from ketch.registries.static import StaticRegistry
+from ketch.registry import Instance
+from ketch.rpc import Cardinality, Method, Stub
 from ketch.transport import Route
 from ketch.transports.grpc import GrpcTransport
 from ketch.url import Url
 
 PROTOBUF = "application/protobuf"
+UPLOAD = Method("t", "Upload", StringValue, StringValue, Cardinality.CLIENT_STREAM)
+UPLOAD_ONE = Method("t", "UploadOne", StringValue, StringValue)
 HELLO = PREFACE + frames.settings([])
 
 
@@ -133,6 +149,22 @@ async def test_a_request_that_isnt_grpc_is_told_so_in_words(peer):
     assert payload == b"This port speaks gRPC.\n"
 
 
+async def test_a_streams_first_reply_that_is_too_large_is_answered_with_headers_and_status():
+    async def huge(_, stream):
+        await stream.send(bytes(100))
+
+    listener = await GrpcTransport(Tuning(max_send_size=99)).listen("127.0.0.1:0", {"/t/Huge": Route(stream=huge)})
+    host, port = listener.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    peer = Peer(reader, writer)
+    writer.write(HELLO + request(1, "/t/Huge", end=True))
+    _, _, _, block = await peer.until(HEADERS)
+    fields = dict(peer.decoder.decode(block).fields)
+    assert (fields[":status"], fields["grpc-status"]) == ("200", "8")
+    writer.close()
+    await listener.stop(0)
+
+
 async def test_a_request_that_isnt_grpc_gets_415(peer):
     peer.writer.write(HELLO + request(1, content_type="application/json", end=True))
     _, _, _, block = await peer.until(HEADERS)
@@ -142,8 +174,8 @@ async def test_a_request_that_isnt_grpc_gets_415(peer):
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (request(1, end=True), "13"),
-        (request(1) + message(1, b"a", end=False) + message(1, b"b"), "13"),
+        (request(1, end=True), "12"),
+        (request(1) + message(1, b"a", end=False) + message(1, b"b"), "12"),
         (request(1) + frames.frame(DATA, END_STREAM, 1, b"\0\0\0\0\x09half"), "13"),
         (request(1) + message(1, b"x", flag=2), "13"),
         (request(1) + message(1, b"not gzip", flag=1), "13"),
@@ -327,6 +359,86 @@ async def test_a_reset_of_the_server_is_the_calls_status():
         await channel.close()
 
 
+def response(*headers):
+    """Return header blocks and messages of a response on stream 1."""
+    out = b""
+    for number, said in enumerate(headers):
+        last = END_STREAM if number == len(headers) - 1 else 0
+        if isinstance(said, dict):
+            out += frames.frame(HEADERS, END_HEADERS | last, 1, encode(said.items()))
+        else:
+            out += message(1, said, end=bool(last))
+    return out
+
+
+STRING = StringValue(value="a").SerializeToString()
+START = {":status": "200", "content-type": "application/grpc"}
+
+
+@pytest.mark.parametrize(
+    ("said", "replies", "error"),
+    [
+        ((START, b"one"), [b"one"], Internal),
+        (({**START, "grpc-status": "9"}, b"one"), [b"one"], Internal),
+        (({**START, "grpc-status": "8"}, {"grpc-status": "5"}), [], NotFound),
+        ((START, b"one", {"grpc-status": "5"}), [b"one"], NotFound),
+    ],
+    ids=["no status", "status too early", "two statuses", "status"],
+)
+async def test_what_a_server_sent_before_it_failed_is_received_and_its_last_status_counts(said, replies, error):
+    async def accept(reader, writer):
+        peer = Peer(reader, writer)
+        writer.write(frames.settings([]))
+        await reader.readexactly(len(PREFACE))
+        await peer.until(HEADERS)
+        writer.write(response(*said))
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        channel = GrpcTransport().connect("127.0.0.1:{1}".format(*server.sockets[0].getsockname()))
+        stream = await channel.stream("/t/Count", content_type=PROTOBUF)
+        for reply in replies:
+            assert await stream.receive() == reply
+        with pytest.raises(error):
+            await stream.receive()
+        await channel.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ((START, {"grpc-status": "0"}), Unimplemented),
+        ((START, STRING, STRING, {"grpc-status": "0"}), Unimplemented),
+        ((START, STRING, {"grpc-status": "5"}), NotFound),
+        (({**START, "grpc-status": "8"}, {"grpc-status": "5"}), NotFound),
+    ],
+    ids=["no reply", "two replies", "an error after the reply", "two statuses"],
+)
+async def test_a_call_has_one_reply_and_the_status_after_it_counts(said, error):
+    async def accept(reader, writer):
+        peer = Peer(reader, writer)
+        writer.write(frames.settings([]))
+        await reader.readexactly(len(PREFACE))
+        await peer.until(HEADERS)
+        writer.write(response(*said))
+        await reader.read()
+        writer.close()
+
+    async def requests():
+        yield StringValue(value="a")
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        address = "127.0.0.1:{1}".format(*server.sockets[0].getsockname())
+        registry = StaticRegistry([Instance("t", "peer", address)])
+        async with Client.from_env(environ={}, registry=registry, transport="grpc", broker="memory") as client:
+            with pytest.raises(error):
+                await Stub(client, "t")._client_stream(UPLOAD, requests(), None, None)
+        async with Client.from_env(environ={}, registry=registry, transport="grpc", broker="memory") as client:
+            with pytest.raises(error):
+                await Stub(client, "t")._unary(UPLOAD_ONE, StringValue(value="a"), None, None)
+
+
 async def test_a_socket_that_a_dead_process_left_is_taken_over(tmp_path, echo):
     path = f"{tmp_path}/s"
     dead = socket.socket(socket.AF_UNIX)
@@ -342,3 +454,28 @@ async def test_a_socket_that_a_dead_process_left_is_taken_over(tmp_path, echo):
 def test_an_option_that_is_wrong_is_refused(option):
     with pytest.raises(ConfigurationError):
         GrpcTransport.from_url(Url.parse(f"grpc://?{option}"))
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_call_that_the_server_resets_as_its_deadline_passes_has_exceeded_it(streams):
+    """grpc-go resets with CANCEL then; the reset may be heard before our own timer fires."""
+
+    async def accept(reader, writer):
+        peer = Peer(reader, writer)
+        writer.write(frames.settings([]))
+        await reader.readexactly(len(PREFACE))
+        await peer.until(HEADERS)
+        writer.write(frames.frame(RST_STREAM, 0, 1, (8).to_bytes(4)))
+        time.sleep(0.2)  # noqa: ASYNC251 - both are to be due when the loop looks again
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        channel = GrpcTransport().connect("127.0.0.1:{1}".format(*server.sockets[0].getsockname()))
+        if streams:
+            answer = (await channel.stream("/t/Echo", content_type=PROTOBUF, timeout=0.1)).receive()
+        else:
+            answer = channel.unary("/t/Echo", b"", content_type=PROTOBUF, timeout=0.1)
+        with pytest.raises(DeadlineExceeded):
+            await answer
+        await channel.close()

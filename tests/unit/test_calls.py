@@ -109,7 +109,10 @@ class Calculator(Calc):
             self.ended.set()
 
     async def sum(self, requests, /):
-        return Number(sum([request.value async for request in requests]))
+        context.current().reply_metadata["region"] = "west"
+        values = [request.value async for request in requests]
+        context.current().trailers["summed"] = str(len(values))
+        return Number(sum(values))
 
     async def running(self, requests, /):
         total = 0
@@ -163,6 +166,13 @@ async def test_a_caller_who_asks_gets_the_metadata_of_a_reply(stub):
             await stub.double(Number(409))
         assert outer.trailers["why"] == "twice"
         assert received.trailers["served-by"] == "calculator"
+
+
+async def test_a_call_with_a_stream_of_requests_brings_the_metadata_of_its_reply(stub):
+    with context.ReplyMetadata() as received:
+        assert await stub.sum(numbers(1, 2)) == Number(3)
+    assert dict(received.metadata) == {"region": "west"}
+    assert dict(received.trailers) == {"summed": "2"}
 
 
 async def test_a_stream_of_replies_has_the_metadata(stub):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Caller(Wire):
     """A connection, as the calls that are made on it see it."""
 
-    def failure(self, code: int, reason: str, *, refused: bool) -> StatusError:
+    def failure(self, code: int, reason: str, *, refused: bool, deadline: float | None) -> StatusError:
         """Return the error of a call whose stream was reset."""
         raise NotImplementedError
 
@@ -100,7 +100,7 @@ class ClientUnary(Stream):
             self._head = head
             if self.received is not None:
                 self.received.fill(head.metadata, NONE)
-            if head.error is not None:
+            if head.error is not None and not head.has_status:  # a status counts in what ends the response
                 self.fail(head.failure())
 
     def on_data(self, payload: bytes, *, end: bool) -> None:
@@ -133,6 +133,7 @@ class ClientUnary(Stream):
             self.fail(error)
 
     def _finish(self, head: ResponseHead) -> None:
+        cut_off = bool(self._inbox)
         if self._inbox is not None:
             self._inbox.close()
             self._inbox = None  # they hold each other, and the reply would stay until the garbage collector comes
@@ -144,7 +145,7 @@ class ClientUnary(Stream):
         if not head.ok or head.error is not None:
             reply.set_exception(head.failure())
         elif self._body is None:
-            reply.set_exception(Internal("the call ended well, but without a complete reply"))
+            reply.set_exception(_no_reply(cut_off=cut_off))
         else:
             reply.set_result(self._body)
         if not self.sent_end:
@@ -169,7 +170,13 @@ class ClientUnary(Stream):
             self._inbox.close()
         self.refused = refused
         if not self.reply.done():
-            self.reply.set_exception(self._wire.failure(code, reason, refused=refused))
+            self.reply.set_exception(self._wire.failure(code, reason, refused=refused, deadline=self.deadline))
+
+
+def _no_reply(*, cut_off: bool) -> StatusError:
+    if cut_off:
+        return Internal("the call ended well, but its reply is cut off")
+    return Unimplemented("the call ended well, but without a reply")  # a cardinality violation, in statuscodes.md
 
 
 class ClientStream(Duplex):
@@ -245,14 +252,16 @@ class ClientStream(Duplex):
             self._head = head
             self._begin()
             self.inbox.encoding = head.encoding
-            if head.error is not None:
+            if head.error is not None and not head.has_status:  # a status counts in what ends the response
                 self.give_up(head.failure())
 
     def on_data(self, payload: bytes, *, end: bool) -> None:
         """Take a piece of a message."""
         super().on_data(payload, end=end)
-        if end:
-            self.give_up(status.no_status())
+        if end and not self._done:
+            self._done = True
+            self.fail(status.no_status(), keep=True)
+            self._stop_sending()
 
     def _finish(self, head: ResponseHead) -> None:
         self._done = True
@@ -264,6 +273,9 @@ class ClientStream(Duplex):
             self.wake()
             self.stop_writer(ended())
         self._begin()
+        self._stop_sending()
+
+    def _stop_sending(self) -> None:
         if not self.sent_end:
             self.connection.reset(self, ErrorCode.NO_ERROR)
 
@@ -271,5 +283,5 @@ class ClientStream(Duplex):
         """Hear that the server, or the connection, gave the call up."""
         if not self._done:
             self._done = True
-            self.fail(self._client.failure(code, reason, refused=refused))
+            self.fail(self._client.failure(code, reason, refused=refused, deadline=self.deadline))
             self._begin()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
-from ..errors import Cancelled, StatusError, TransportError, Unavailable, Unreachable
-from ..http2.codes import name_of
+from ..errors import Cancelled, DeadlineExceeded, StatusError, TransportError, Unavailable, Unreachable
+from ..http2.codes import ErrorCode, name_of
 from ..http2.compression import encode
 from . import framing, status, timeouts
 from .calling import Caller, ClientStream, ClientUnary
@@ -85,10 +86,10 @@ class ClientWire(Caller):
         """
         block = self._block(method, content_type, metadata, timeout)
         if compress or (compress is None and self.tuning.compression and len(body) >= WORTHWHILE):
-            lead, body = framing.compress(body, self.tuning.max_message_size, insist=compress is True)
+            lead, body = framing.compress(body, self.tuning.max_send_size, insist=compress is True)
             block += _COMPRESSED
         else:
-            lead = prefix(body, self.tuning.max_message_size)
+            lead = prefix(body, self.tuning.max_send_size)
         call = ClientUnary(self, self.loop.create_future(), deadline, received)
         if deadline is not None:
             self.deadlines.watch(deadline)
@@ -121,7 +122,7 @@ class ClientWire(Caller):
         connection.sender.write(connection.headers(call, block))
         return call
 
-    def failure(self, code: int, reason: str, *, refused: bool) -> StatusError:
+    def failure(self, code: int, reason: str, *, refused: bool, deadline: float | None) -> StatusError:
         """Return the error of a call whose stream was reset."""
         if refused:
             return Unreachable(f"{self._address}: {reason}")
@@ -129,6 +130,9 @@ class ClientWire(Caller):
             return Cancelled("the channel was closed")
         if self.connection.ended:
             return Unavailable(f"{self._address}: {reason}")
+        if code == ErrorCode.CANCEL and deadline is not None and deadline <= time.monotonic():
+            # A server that knows the deadline gives the call up as it passes, which may be heard before our own timer.
+            return DeadlineExceeded("the deadline passed, and the server gave the call up")
         return status.of_reset(code, reason)
 
     def cancel(self) -> None:

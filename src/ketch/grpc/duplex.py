@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .. import transport
 from ..errors import Cancelled, Internal, StatusError
 from ..http2.stream import Stream
-from .framing import compress, prefix
+from .framing import compress, prefix, too_large
 from .inbox import Inbox
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class Duplex(Stream, transport.Stream):
             raise self.failure
         if self.closed or self.sent_end:
             raise ended()
+        limit = self.wire.tuning.max_send_size
+        if len(body) > limit:
+            raise too_large(len(body), limit)  # while the headers don't count as sent yet
         head = self.head()
         lead, message = self.frame(body)
         if not self.connection.sender.message(self, head, message, end=False, lead=lead):
@@ -73,7 +76,7 @@ class Duplex(Stream, transport.Stream):
 
     def frame(self, body: bytes) -> tuple[bytes, bytes]:
         """Return a message as it is sent: what goes before it, and what it is."""
-        limit = self.wire.tuning.max_message_size
+        limit = self.wire.tuning.max_send_size
         if self.packs and self.compress is not False:
             return compress(body, limit, insist=self.compress is True)
         return prefix(body, limit), body

@@ -16,6 +16,11 @@ _COMMON: Final = 4096
 _prefixes: dict[int, bytes] = {}
 
 
+def too_large(size: int, limit: int) -> ResourceExhausted:
+    """Return the error for a message that is larger than it may be."""
+    return ResourceExhausted(f"a message of {size} bytes is larger than the limit of {limit}")
+
+
 def prefix(body: bytes, limit: int) -> bytes:
     """Return what goes before a message that is sent as it is.
 
@@ -24,7 +29,7 @@ def prefix(body: bytes, limit: int) -> bytes:
     """
     size = len(body)
     if size > limit:
-        raise ResourceExhausted(f"a message of {size} bytes is larger than the limit of {limit}")
+        raise too_large(size, limit)
     return _prefixes.get(size) or _make(size)
 
 

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 _LARGEST = 2**31 - 1
 _OPTIONS = (
-    *("max_message_size", "max_streams", "connect_timeout", "keepalive", "keepalive_timeout", "compression"),
+    *(
+        "max_message_size",
+        "max_send_size",
+        "max_streams",
+        "connect_timeout",
+        "keepalive",
+        "keepalive_timeout",
+        "compression",
+    ),
     *("max_connection_age", "max_connection_age_grace", "max_connection_idle"),
     *TLS_OPTIONS,
 )
@@ -28,6 +36,7 @@ class Tuning:
 
     Attributes:
         max_message_size: of a message sent or accepted, after decompression.
+        max_send_size: of a message sent, 0 for the same as `max_message_size`.
         connect_timeout: for a connection and the first sign that it speaks HTTP/2.
         keepalive: silence after which the peer is pinged, 0 for never. Stock gRPC servers take more than one ping in
             five minutes without data for abuse, hence the default.
@@ -42,6 +51,7 @@ class Tuning:
     """
 
     max_message_size: int = MAX_MESSAGE_SIZE
+    max_send_size: int = 0
     connect_timeout: float = 5.0
     keepalive: float = 300.0
     keepalive_timeout: float = 20.0
@@ -52,6 +62,10 @@ class Tuning:
     compression: str = ""
     assembly: int = 64 * 1024 * 1024
     limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not self.max_send_size:
+            object.__setattr__(self, "max_send_size", self.max_message_size)
 
     @classmethod
     def from_url(cls, url: Url) -> Self:
@@ -68,6 +82,7 @@ class Tuning:
         usual = cls()
         return cls(
             max_message_size=size,
+            max_send_size=int(_between(url, "max_send_size", 0, 0, _LARGEST)),
             connect_timeout=_between(url, "connect_timeout", usual.connect_timeout, 0.001, 3600),
             keepalive=_between(url, "keepalive", usual.keepalive, 0, 1e6),
             keepalive_timeout=_between(url, "keepalive_timeout", usual.keepalive_timeout, 0.001, 3600),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import DeadlineExceeded, Internal, StatusError
+from ..errors import DeadlineExceeded, Internal, StatusError, Unimplemented
 from ..http2.codes import ErrorCode
 from ..http2.stream import Stream
 from ..transport import Request
@@ -93,8 +93,11 @@ class UnaryCall(Stream):
     def _finish_request(self) -> None:
         inbox = self._inbox
         body = inbox.take() if inbox is not None else None
-        if body is None or inbox:
-            self.answer(Internal("a unary call takes exactly one complete message"))
+        if body is None and inbox:
+            self.answer(Internal("the message is cut off"))
+        elif body is None or inbox:
+            # What statuscodes.md calls a cardinality violation.
+            self.answer(Unimplemented(f"{self._head.path} takes one message, {'more' if inbox else 'none'} came"))
         else:
             self._inbox = None  # they hold each other, and the request would stay until the garbage collector comes
             head, wire = self._head, self._wire
@@ -116,10 +119,10 @@ class UnaryCall(Stream):
         head, tuning, metadata = self._head, self._wire.tuning, request.sent_metadata
         insist = request.compress
         if head.takes_gzip and (insist or (insist is None and tuning.compression and len(result) >= WORTHWHILE)):
-            lead, result = compress(result, tuning.max_message_size, insist=insist is True)
+            lead, result = compress(result, tuning.max_send_size, insist=insist is True)
             block = answers.full_head(head.content_type, metadata, compressed=True)
         else:
-            lead = prefix(result, tuning.max_message_size)
+            lead = prefix(result, tuning.max_send_size)
             block = answers.head(head.content_type)
             if metadata:
                 block = answers.full_head(head.content_type, metadata, compressed=False)

@@ -42,6 +42,7 @@ class Control:
         self._peer = peer
         self._owner = owner
         self._pings = Allowance("pings", 500, 20, clock)
+        self._sent = 0
         self._setups = Allowance("settings", 100, 5, clock)
         self.idle = Allowance("frames that carry nothing", 2000, 200, clock)
 
@@ -90,7 +91,11 @@ class Control:
             else:
                 self._owner.on_pong(payload)
             return
-        self._pings.spend()
+        sent = self._sender.sent
+        if sent == self._sent:
+            self._pings.spend()
+        # Peers measure their windows by one ping for each round trip's data, thousands a second on a fast network.
+        self._sent = sent
         self._sender.write(frames.frame(frames.PING, ACK, 0, payload))
 
     def on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002 - a frame's signature

@@ -69,11 +69,12 @@ class Sender(Generic[_Stream]):
 
     Attributes:
         shrink_table: the next header block has to say that our encoder uses no table.
+        granted: bytes of data that the peer has ever allowed us.
     """
 
     def __init__(self, wake: Callable[[], None], hurry: Callable[[], None], ended: Callable[[_Stream], None]) -> None:
         self.out: list[bytes | memoryview] = []
-        self.window = DEFAULT_WINDOW
+        self.window = self.granted = DEFAULT_WINDOW
         self.max_frame = DEFAULT_FRAME
         self.shrink_table = False
         self._wake = wake
@@ -92,6 +93,11 @@ class Sender(Generic[_Stream]):
         if self._asleep:
             self._asleep = False
             self._wake()
+
+    @property
+    def sent(self) -> int:
+        """Bytes of data that have been queued, ever."""
+        return self.granted - self.window
 
     @property
     def overrun(self) -> bool:
@@ -257,6 +263,7 @@ class Sender(Generic[_Stream]):
     def grow(self, increment: int) -> bool:
         """Open the connection's window; False when it would exceed what the RFC allows."""
         self.window += increment
+        self.granted += increment
         if self.window > MAX_31:
             return False
         if self._blocked:

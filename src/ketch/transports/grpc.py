@@ -3,10 +3,10 @@
     grpc
     grpc://?max_message_size=16777216&keepalive=60
 
-Options: `max_message_size` (bytes), `max_streams` (calls in hand on one connection), `connect_timeout`,
-`keepalive` (0: none) and `keepalive_timeout` (seconds), `max_connection_age`, `max_connection_age_grace` and
-`max_connection_idle` (seconds, 0: none), `compression` (`gzip`: compress what is sent), and for TLS
-those of the settings' names, `server_tls_cert` and so on.
+Options: `max_message_size` (bytes) and `max_send_size` (bytes, where what is sent may be larger than what is accepted),
+`max_streams` (calls in hand on one connection), `connect_timeout`, `keepalive` (0: none) and `keepalive_timeout`
+(seconds), `max_connection_age`, `max_connection_age_grace` and `max_connection_idle` (seconds, 0: none), `compression`
+(`gzip`: compress what is sent), and for TLS those of the settings' names, `server_tls_cert` and so on.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from ketch.http2.frames import (
     PING,
     PRIORITY,
     RST_STREAM,
+    WINDOW_UPDATE,
     frame,
     settings,
 )
@@ -55,6 +56,18 @@ def test_the_same_frames_at_a_humane_pace_are_fine(server):
         server.connection.receive(frame(PING, 0, 0, bytes(8)) + settings([]) + frame(PRIORITY, 0, 9, bytes(5)))
         server.take()
     assert server.error is None
+
+
+def test_a_peer_that_pings_once_for_each_piece_of_data_it_got_measures_its_window(server):
+    server.connection.receive(whole(1))
+    for _ in range(5000):
+        server.connection.sender.message(server.streams[1], b"", b"x", end=False)
+        server.connection.receive(frame(PING, 0, 0, bytes(8)) + frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1"))
+        server.connection.receive(frame(WINDOW_UPDATE, 0, 1, b"\0\0\0\1"))
+        server.take()
+    assert server.error is None
+    server.connection.receive(FLOODS["pings"])
+    assert server.error == ErrorCode.ENHANCE_YOUR_CALM
 
 
 def test_a_peer_that_cancels_half_of_its_calls_is_not_an_attacker(server):

@@ -1,0 +1,1 @@
+"""The contract of gRPC's interop tests."""

@@ -214,8 +214,8 @@ class Connection:
             self._control.idle.spend()
         if stream.expected >= 0:
             stream.expected -= len(payload)
-            if stream.expected < 0:
-                self.streams.break_off(stream, "the body is longer than its content-length")
+            if stream.expected < 0 or (end and stream.expected):
+                self.streams.break_off(stream, "the body is not as long as its content-length")
                 return
         stream.got_end = end
         stream.on_data(payload, end=end)
@@ -235,41 +235,50 @@ class Connection:
         headers = self._decoder.decode(block)
         stream = self.streams.get(stream_id)
         if stream is None:
-            stream = self._on_new(stream_id, headers, looped=looped)
+            stream = self._on_new(stream_id, headers, end=end, looped=looped)
             if stream is None:
                 return
-            problem = self._check(headers) if headers.problem is None else headers.problem
-            if headers.length >= 0 and not end:
-                stream.expected = headers.length
+            stream.expected = headers.length
         elif stream.got_end:
             self.streams.break_off(stream, "headers after the end", ErrorCode.STREAM_CLOSED)
             return
-        elif self.client:
-            # The first list is a response's, and so is each that comes before it with a status of 1xx.
-            if end and not (headers.fields and headers.fields[0][0] == ":status"):
-                problem = trailer_problem(headers) if headers.trailer_problem is None else headers.trailer_problem
-            else:
-                problem = self._check(headers) if headers.problem is None else headers.problem
         else:
-            problem = trailer_problem(headers) if end else "trailers that don't end the stream"
-        if looped:
-            problem = "a stream that depends on itself"
-        if problem:
-            self.streams.break_off(stream, problem)
-            return
+            problem = self._further_problem(stream, headers, end=end, looped=looped)
+            if problem:
+                self.streams.break_off(stream, problem)
+                return
         stream.got_end = end
         stream.on_headers(headers, end=end)
         if end:
             self.streams.got_end(stream)
 
-    def _on_new(self, stream_id: int, headers: Headers, *, looped: bool) -> Stream | None:
+    def _on_new(self, stream_id: int, headers: Headers, *, end: bool, looped: bool) -> Stream | None:
         if self.client or not stream_id & 1:
             self._on_unexpected(stream_id)
             return None
         if stream_id <= self._past.highest:
             self._on_late(stream_id)
             return None
-        return self.streams.accept(stream_id, headers, looped=looped)
+        problem = self._check(headers) if headers.problem is None else headers.problem
+        malformed = looped or problem != "" or (end and headers.length > 0)
+        return self.streams.accept(stream_id, headers, malformed=malformed)
+
+    def _further_problem(self, stream: Stream, headers: Headers, *, end: bool, looped: bool) -> str:
+        """Return what is wrong with headers on an open stream: a response's, or trailers."""
+        problem = ""
+        if not self.client and not end:
+            problem = "trailers that don't end the stream"
+        elif self.client and not (end and (not headers.fields or headers.fields[0][0] != ":status")):
+            # The first list is a response's, and so is each that comes before it with a status of 1xx.
+            problem = self._check(headers) if headers.problem is None else headers.problem
+            stream.expected = -1 if end else headers.length
+        else:
+            problem = trailer_problem(headers) if headers.trailer_problem is None else headers.trailer_problem
+        if looped:
+            problem = "a stream that depends on itself"
+        elif end and stream.expected > 0:
+            problem = problem or "the body is shorter than its content-length"
+        return problem
 
     def _on_unexpected(self, stream_id: int) -> None:
         self._past.require_used(stream_id, "HEADERS")

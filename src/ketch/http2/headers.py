@@ -79,10 +79,16 @@ def _check_request(headers: Headers) -> str:
         return f"no {', '.join(sorted(missing))}"
     if not fields[":path"]:
         return "empty :path"
-    headers.length = _length(headers)
-    return "broken content-length" if headers.length < -1 else ""
+    return _check_length(headers)
 
 
 def _check_status(headers: Headers) -> str:
     status = dict(headers.fields).get(":status", "")
-    return "" if len(status) == 3 and status.isdigit() else "no :status"  # noqa: PLR2004 - three digits
+    if not (len(status) == 3 and status.isascii() and status.isdigit()):  # noqa: PLR2004 - three digits
+        return "no :status"
+    return _check_length(headers)
+
+
+def _check_length(headers: Headers) -> str:
+    headers.length = _length(headers)
+    return "broken content-length" if headers.length < -1 else ""

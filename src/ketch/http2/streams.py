@@ -60,8 +60,11 @@ class Streams(dict[int, Stream]):
             self.watched = True
         self[stream.id] = stream
 
-    def accept(self, stream_id: int, headers: Headers, *, looped: bool) -> Stream | None:
-        """Return a new stream of the peer's with a higher id than all before, None where we don't take it."""
+    def accept(self, stream_id: int, headers: Headers, *, malformed: bool) -> Stream | None:
+        """Return a new stream of the peer's with a higher id than all before, None where we don't take it.
+
+        The owner never sees a request that is malformed.
+        """
         past = self.past
         past.opened(stream_id)
         if stream_id > past.last_taken:
@@ -69,7 +72,7 @@ class Streams(dict[int, Stream]):
         if len(self) >= self._limits.max_streams:
             self.reject(stream_id, ErrorCode.REFUSED_STREAM)
             return None
-        if looped:
+        if malformed:
             self.reject(stream_id, ErrorCode.PROTOCOL_ERROR)
             return None
         stream = self[stream_id] = self._owner.on_stream(stream_id, headers)
@@ -89,9 +92,7 @@ class Streams(dict[int, Stream]):
 
     def got_end(self, stream: Stream) -> None:
         """Hear that the peer has sent the last of a stream."""
-        if stream.expected > 0:
-            self.break_off(stream, "the body is shorter than its content-length")
-        elif stream.sent_end and not stream.closed:
+        if stream.sent_end and not stream.closed:
             self._close(stream)
 
     def _close(self, stream: Stream) -> None:
@@ -118,10 +119,12 @@ class Streams(dict[int, Stream]):
 
     def break_off(self, stream: Stream, reason: str, code: int = ErrorCode.PROTOCOL_ERROR) -> None:
         """Reset a stream whose rules the peer broke."""
+        if stream.closed:
+            return
         self.drop(stream)
-        self.resets.spend()
         self.sender.write(frames.rst_stream(stream.id, code))
         stream.on_reset(code, reason, refused=False)
+        self.resets.spend()  # last: it may end the connection, and then nobody else tells the stream
 
     def object(self, stream_id: int, reason: str, code: ErrorCode) -> None:
         """Reset an open stream; the RFC lets an error on any other one end the connection.

@@ -33,6 +33,7 @@ BLOCK = encode(REQUEST)
 OPEN = frame(HEADERS, END_HEADERS, 1, BLOCK)
 WHOLE = frame(HEADERS, END_HEADERS | END_STREAM, 1, BLOCK)
 WHOLE_3 = frame(HEADERS, END_HEADERS | END_STREAM, 3, BLOCK)
+OK_1 = frame(HEADERS, END_HEADERS, 1, b"\x88")
 WORD = struct.Struct(">I").pack
 
 
@@ -124,6 +125,16 @@ STREAM_ERRORS = {
     "connection-specific field (8.2.2)": (block(*REQUEST, ("connection", "close")), "PROTOCOL_ERROR"),
     "te other than trailers (8.2.2)": (block(*REQUEST, ("te", "gzip")), "PROTOCOL_ERROR"),
     "content-length that is none (8.1.1)": (block(*REQUEST, ("content-length", "1x")), "PROTOCOL_ERROR"),
+    "no body but one announced (8.1.1)": (block(*REQUEST, ("content-length", "3")), "PROTOCOL_ERROR"),
+    "NUL in a value (8.2.1)": (block(*REQUEST, ("a", "b\0c")), "PROTOCOL_ERROR"),
+    "space in a name (8.2.1)": (block(*REQUEST, ("a b", "c")), "PROTOCOL_ERROR"),
+    "colon in a name (8.2.1)": (block(*REQUEST, ("a:b", "c")), "PROTOCOL_ERROR"),
+    "DEL in a name (8.2.1)": (block(*REQUEST, ("a\x7f", "c")), "PROTOCOL_ERROR"),
+    "beyond ASCII in a name (8.2.1)": (block(*REQUEST, ("a\xe4", "c")), "PROTOCOL_ERROR"),
+    "transfer-encoding (8.2.2)": (block(*REQUEST, ("transfer-encoding", "chunked")), "PROTOCOL_ERROR"),
+    "upgrade (8.2.2)": (block(*REQUEST, ("upgrade", "h2c")), "PROTOCOL_ERROR"),
+    "keep-alive (8.2.2)": (block(*REQUEST, ("keep-alive", "1")), "PROTOCOL_ERROR"),
+    "no fields at all (8.3.1)": (b"", "PROTOCOL_ERROR"),
 }
 
 LATER_STREAM_ERRORS = {
@@ -229,26 +240,94 @@ def test_a_peer_whose_first_frame_isnt_settings_is_turned_away(make_side, second
     assert server.error == ErrorCode.PROTOCOL_ERROR
 
 
-@pytest.mark.parametrize(
-    ("data", "code"),
-    [
-        (settings([(2, 1)]), "PROTOCOL_ERROR"),
-        (frame(HEADERS, END_HEADERS, 2, b"\x88"), "PROTOCOL_ERROR"),
-        (frame(HEADERS, END_HEADERS, 1, b"\x88"), "PROTOCOL_ERROR"),
-        (frame(PUSH_PROMISE, END_HEADERS, 1, WORD(2)), "PROTOCOL_ERROR"),
-    ],
-)
-def test_a_server_that_breaks_the_connections_rules_is_left(client, data, code):
+SERVERS_ERRORS = {
+    "ENABLE_PUSH from a server (6.5.2)": (settings([(2, 1)]), "PROTOCOL_ERROR"),
+    "a stream that the server opens (5.1.1)": (frame(HEADERS, END_HEADERS, 2, b"\x88"), "PROTOCOL_ERROR"),
+    "a response to nothing (5.1)": (frame(HEADERS, END_HEADERS, 3, b"\x88"), "PROTOCOL_ERROR"),
+    "DATA on an idle stream (5.1)": (frame(DATA, 0, 3, b"x"), "PROTOCOL_ERROR"),
+    "RST_STREAM on an idle stream (6.4)": (frame(RST_STREAM, 0, 3, bytes(4)), "PROTOCOL_ERROR"),
+    "WINDOW_UPDATE on an idle stream (5.1)": (frame(WINDOW_UPDATE, 0, 3, WORD(1)), "PROTOCOL_ERROR"),
+    "PUSH_PROMISE though it is switched off (8.4)": (frame(PUSH_PROMISE, END_HEADERS, 1, WORD(2)), "PROTOCOL_ERROR"),
+    "HEADERS after the end (5.1)": (
+        frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x88") * 2,
+        "STREAM_CLOSED",
+    ),
+    "a header block that is broken (4.3)": (frame(HEADERS, END_HEADERS, 1, b"\xff" * 9), "COMPRESSION_ERROR"),
+    "GOAWAY on a stream (6.8)": (frame(GOAWAY, 0, 1, bytes(8)), "PROTOCOL_ERROR"),
+    "frame larger than allowed (4.2)": (frame(HEADERS, END_HEADERS, 1, bytes(70_000)), "FRAME_SIZE_ERROR"),
+    "DATA larger than allowed (4.2)": (frame(DATA, 0, 1, bytes(CLIENT_FRAME + 1)), "FRAME_SIZE_ERROR"),
+}
+
+
+@pytest.mark.parametrize("name", SERVERS_ERRORS)
+def test_a_server_that_breaks_the_connections_rules_is_left(client, name):
+    data, code = SERVERS_ERRORS[name]
+    stream = client.open()
+    client.connection.sender.message(stream, client.connection.headers(stream, BLOCK), b"", end=True)
+    client.take()
     client.connection.receive(data)
     assert client.error == ErrorCode[code]
+    assert goaway_code(client.take()) == [ErrorCode[code]]
+    assert stream.closed
 
 
-@pytest.mark.parametrize("fields", [[("a", "b")], [(":status", "20")], [(":status", "200"), (":path", "/")]])
-def test_a_malformed_response_resets_its_stream(client, fields):
-    stream = client.open()
-    client.connection.receive(frame(HEADERS, END_HEADERS, 1, encode(fields)))
+SHORT = frame(HEADERS, END_HEADERS, 1, block((":status", "200"), ("content-length", "3")))
+MALFORMED_RESPONSES = {
+    "no :status (8.3.2)": frame(HEADERS, END_HEADERS, 1, block(("a", "b"))),
+    "no fields at all (8.3.2)": frame(HEADERS, END_HEADERS, 1, b""),
+    "a :status that is none (8.3.2)": frame(HEADERS, END_HEADERS, 1, block((":status", "20"))),
+    "a :status in other digits (8.3.2)": frame(HEADERS, END_HEADERS, 1, block((":status", "2\xb2\xb2"))),
+    "a request's pseudo-header (8.3)": frame(HEADERS, END_HEADERS, 1, block((":status", "200"), (":path", "/"))),
+    "upper case (8.2.1)": frame(HEADERS, END_HEADERS, 1, block((":status", "200"), ("A", "b"))),
+    "empty name (8.2.1)": frame(HEADERS, END_HEADERS, 1, block((":status", "200"), ("", "b"))),
+    "connection-specific field (8.2.2)": frame(HEADERS, END_HEADERS, 1, block((":status", "200"), ("upgrade", "x"))),
+    "content-length that is none (8.1.1)": frame(
+        HEADERS, END_HEADERS, 1, block((":status", "200"), ("content-length", "-3"))
+    ),
+    "more body than announced (8.1.1)": SHORT + frame(DATA, 0, 1, b"abcd"),
+    "less body than announced (8.1.1)": SHORT + frame(DATA, END_STREAM, 1, b"ab"),
+    "trailers before the announced body (8.1.1)": SHORT
+    + frame(HEADERS, END_HEADERS | END_STREAM, 1, block(("a", "b"))),
+    "pseudo-header in trailers (8.1)": OK_1
+    + frame(HEADERS, END_HEADERS | END_STREAM, 1, block(("a", "b"), (":path", "/"))),
+    "trailers that don't end the stream (8.1)": OK_1 + frame(HEADERS, END_HEADERS, 1, block(("a", "b"))),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED_RESPONSES)
+def test_a_malformed_response_resets_its_stream(client, name):
+    stream, other = client.open(), client.open()
+    client.connection.receive(MALFORMED_RESPONSES[name])
     assert stream.reset == (ErrorCode.PROTOCOL_ERROR, False)
+    assert resets(client.take()) == [(1, ErrorCode.PROTOCOL_ERROR)]
     assert client.error is None
+    client.connection.receive(frame(HEADERS, END_HEADERS | END_STREAM, 3, b"\x88"))
+    assert other.ended
+
+
+def test_a_response_without_body_may_announce_the_length_that_it_would_have(client):
+    stream = client.open()
+    fields = block((":status", "304"), ("content-length", "3"))
+    client.connection.receive(frame(HEADERS, END_HEADERS | END_STREAM, 1, fields))
+    assert stream.ended
+    assert stream.reset is None
+
+
+def test_a_malformed_request_is_not_shown_to_anybody(server):
+    for stream_id, (data, _) in zip(range(1, 1000, 2), STREAM_ERRORS.values(), strict=False):
+        server.connection.receive(frame(HEADERS, END_HEADERS | END_STREAM, stream_id, data))
+    assert not server.streams
+    assert not server.connection.streams
+
+
+def test_what_breaks_off_the_last_stream_that_may_break_is_told_to_it_too(server):
+    """That one more reset ends the connection must not keep it from the stream, whose handler would run for ever."""
+    for stream_id in range(1, 2101, 2):
+        server.connection.receive(frame(HEADERS, END_HEADERS, stream_id, BLOCK))
+        server.connection.receive(frame(WINDOW_UPDATE, 0, stream_id, bytes(4)))
+    assert server.error == ErrorCode.ENHANCE_YOUR_CALM
+    assert len(server.streams) > 900
+    assert all(stream.reset is not None for stream in server.streams.values())
 
 
 def test_what_the_peer_sent_before_it_knew_of_a_reset_is_ignored(server):

@@ -274,7 +274,8 @@ async def server(chance: random.Random, tuning: Tuning) -> str:
     socket.close()
     await wire.lost
     await turns(5)
-    check_sent(socket.sent, ended=False)
+    if not socket.sent.startswith(b"HTTP/1.1 "):  # one way to spoil a conversation is to speak that
+        check_sent(socket.sent, ended=False)
     assert not handlers.running, "a handler runs on after its caller is gone"
     assert not wire.running
     assert not wires

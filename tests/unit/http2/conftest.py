@@ -14,7 +14,7 @@ class Recorder(Stream):
     def __init__(self, connection, stream_id, log):
         super().__init__(connection, stream_id)
         self.log = log
-        self.body = b""
+        self.body = bytearray()
         self.trailers = None
         self.ended = False
         self.reset = None

@@ -36,7 +36,7 @@ _SECRET: Final = frozenset({"authorization", "cookie", "proxy-authorization", "s
 _OVERHEAD: Final = 32  # bytes that section 4.1 adds to each entry
 _REMEMBERED: Final = 128  # Huffman-coded strings
 _REMEMBERED_SIZE: Final = 1024  # bytes of each, and of a block
-_REMEMBERED_LISTS: Final = 524_288  # bytes, as section 4.1 counts them, of all lists whose blocks are remembered
+_REMEMBERED_LISTS: Final = 1_048_576  # bytes, as section 4.1 counts them, of all lists whose blocks are remembered
 
 
 class Headers:

@@ -276,3 +276,55 @@ async def test_a_thousand_idle_connections_are_cheap(listen):
                 await loop.sock_sendall(client, HELLO)
                 assert await loop.sock_recv(client, 1000)  # the server has accepted it
             assert taken() < 1000 * 24 * 1024
+
+
+async def test_calls_wait_while_too_much_waits_for_their_client_and_then_go_on(listen, served):
+    """A client that takes nothing gets no further handler started; it gets all its replies once it reads."""
+
+    async def large(request):
+        served.calls += 1
+        return request.body * 20_000
+
+    served.routes["/t/Large"] = Route(unary=large)
+    listener = await listen(Tuning(unsent=300_000))
+    async with connect(listener) as (reader, writer):
+        writer.write(PREFACE + frames.settings([(4, 0)]))
+        for stream_id in range(1, 40, 2):
+            writer.write(request(stream_id, "/t/Large") + message(stream_id, b"12345"))
+        writer.write(frames.frame(PING, 0, 0, b"ketch   "))
+        async for kind, flags, _, _ in read(reader):
+            if kind == PING and flags & ACK:
+                break
+        channel = GrpcTransport().connect(listener.address)
+        await settle(channel, served)  # others are served all the while
+        await channel.close()
+        assert served.calls == 3
+        writer.write(frames.settings([(4, 2**20)]) + frames.window_update(0, 2**30))
+        got = ended = 0
+        async for kind, flags, _, payload in read(reader):
+            got += len(payload) if kind == DATA else 0
+            ended += kind == HEADERS and bool(flags & END_STREAM)
+            if ended == 20:
+                break
+        assert got == 20 * 100_005
+        assert served.calls == 20
+
+
+async def test_a_reply_that_isnt_taken_in_time_is_let_go(listen, served):
+    async def large(request):
+        return bytes(1_000_000)
+
+    served.routes["/t/Large"] = Route(unary=large)
+    listener = await listen()
+    fields = [(":method", "POST"), (":scheme", "http"), (":path", "/t/Large"), ("content-type", "application/grpc")]
+    block = encode([*fields, ("grpc-timeout", "100m")])
+    async with connect(listener) as (reader, writer):
+        writer.write(PREFACE + frames.settings([(4, 1000)]) + frames.frame(HEADERS, END_HEADERS, 1, block))
+        writer.write(message(1, b""))
+        async for kind, flags, _, payload in read(reader):
+            if kind == HEADERS and flags & END_STREAM:
+                assert ("grpc-status", "4") in Decoder(65_536).decode(payload).fields
+                break
+        (wire,) = listener._wires
+        assert not wire.connection.sender.waiting
+        assert not wire.connection.streams

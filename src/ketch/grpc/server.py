@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,6 +78,7 @@ class ServerWire(Host):
         self._patience: asyncio.TimerHandle | None = None
         self._stopping = False
         self._spawn = spawner(loop)
+        self._held: deque[asyncio.Future[None]] = deque()
         self._idle = asyncio.Event()
         self._warned = asyncio.Event()
 
@@ -102,6 +104,14 @@ class ServerWire(Host):
             if self._turn_away():
                 return
         super().data_received(data)
+        if self._held:
+            self._go_on()
+
+    def resume_writing(self) -> None:
+        """Hear that the socket takes more."""
+        super().resume_writing()
+        if self._held:
+            self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Hear that the socket is closed."""
@@ -191,9 +201,28 @@ class ServerWire(Host):
         self.running.add(call)
         call.task = self._spawn(serve(self, call, handler, request))
 
+    async def has_room(self) -> None:
+        """Wait until the client has taken enough of the replies it has already.
+
+        Those that wait go on one by one: each may have a large reply.
+        """
+        while self.connection.sender.waiting > self.tuning.unsent:
+            turn = self.loop.create_future()
+            self._held.append(turn)
+            await turn
+
+    def _go_on(self) -> None:
+        while self._held and self.connection.sender.waiting <= self.tuning.unsent:
+            turn = self._held.popleft()
+            if not turn.done():  # its call was cancelled, else
+                turn.set_result(None)
+                return
+
     def retire(self, call: Call) -> None:
         """Forget a call whose handler has ended."""
         self.running.discard(call)
+        if self._held:
+            self._go_on()
         if self._stopping:
             self._check_idle()
 

@@ -52,6 +52,10 @@ class Host(Wire):
         """Handle a call in a task of its own."""
         raise NotImplementedError
 
+    async def has_room(self) -> None:
+        """Wait until the client has taken enough of the replies it has already."""
+        raise NotImplementedError
+
     def retire(self, call: Call) -> None:
         """Forget a call whose handler has ended."""
         raise NotImplementedError
@@ -60,6 +64,8 @@ class Host(Wire):
 async def serve(wire: Host, call: Call, handler: Callable[[Request], Awaitable[Any]], request: Request) -> None:
     """Run a handler and answer the call; the whole life of a handler's task."""
     try:
+        if wire.connection.sender.waiting > wire.tuning.unsent:
+            await wire.has_room()
         call.complete(await handler(request))
     except StatusError as error:
         call.answer(error)

@@ -47,6 +47,7 @@ class Tuning:
         max_connection_idle: without a call, after which a server closes a connection, at most twice that; 0 for never.
         compression: "gzip" to compress what is sent, "" for nothing; what comes compressed is understood either way.
         assembly: bytes that the incomplete messages of one connection may take; further ones wait.
+        unsent: bytes of replies that may wait for a client to take them before its further calls wait, too.
         limits: what a peer may cost us.
     """
 
@@ -61,6 +62,7 @@ class Tuning:
     max_connection_idle: float = 0.0
     compression: str = ""
     assembly: int = 64 * 1024 * 1024
+    unsent: int = 128 * 1024 * 1024
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -70,6 +70,7 @@ class Sender(Generic[_Stream]):
     Attributes:
         shrink_table: the next header block has to say that our encoder uses no table.
         granted: bytes of data that the peer has ever allowed us.
+        waiting: bytes of messages that wait for windows or for the socket.
     """
 
     def __init__(self, wake: Callable[[], None], hurry: Callable[[], None], ended: Callable[[_Stream], None]) -> None:
@@ -77,6 +78,7 @@ class Sender(Generic[_Stream]):
         self.window = self.granted = DEFAULT_WINDOW
         self.max_frame = DEFAULT_FRAME
         self.shrink_table = False
+        self.waiting = 0
         self._wake = wake
         self._hurry = hurry
         self._ended = ended
@@ -137,6 +139,7 @@ class Sender(Generic[_Stream]):
         if head:
             self.write(head)
         stream.pending = Pending(lead, data, end=end, trailers=trailers)
+        self.waiting += size
         self._blocked[stream] = None
         return self.pump(stream)
 
@@ -207,6 +210,7 @@ class Sender(Generic[_Stream]):
         self.window -= size
         stream.send_window -= size
         self._room -= size
+        self.waiting -= size
         self.out.append(HEAD.pack(size >> 16, size & 0xFFFF, DATA, END_STREAM if end else 0, stream.id))
         if pending.lead:
             lead, pending.lead = pending.lead[:size], pending.lead[size:]
@@ -238,7 +242,9 @@ class Sender(Generic[_Stream]):
 
     def forget(self, stream: _Stream) -> None:
         """Drop what waits on a stream that is no more."""
-        if stream.pending is not None:
+        pending = stream.pending
+        if pending is not None:
+            self.waiting -= len(pending.lead) + len(pending.data) - pending.at
             stream.pending = None
             self._blocked.pop(stream, None)
 

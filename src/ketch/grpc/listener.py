@@ -87,6 +87,7 @@ class GrpcListener(transport.Listener):
         if self._address.path:
             with suppress(FileNotFoundError):
                 os.unlink(self._address.path)  # noqa: PTH108 - one system call, not worth a thread
+        await asyncio.sleep(0)  # connections that were accepted this very turn become known
         if self._wires:
             drains = [asyncio.ensure_future(wire.drain()) for wire in self._wires]
             _, late = await asyncio.wait(drains, timeout=grace)

@@ -193,8 +193,8 @@ class ServerWire(Host):
 
     async def drain(self) -> None:
         """Send the peer elsewhere, and wait until the calls in hand are done."""
-        self._stopping = True
         if not self._known:
+            self.connection.refuse_more()  # the peer hears of it if it turns out to speak HTTP/2
             return
         # Two steps, so that calls which are under way when the peer hears of it are still served (RFC 9113, 6.8).
         self.connection.announce_end()
@@ -202,6 +202,7 @@ class ServerWire(Host):
         with suppress(TimeoutError):
             await asyncio.wait_for(self._warned.wait(), _WARNING)
         self.connection.refuse_more()
+        self._stopping = True  # not before: a moment without calls says nothing while more of them are let in
         self._check_idle()
         await self._idle.wait()
 

@@ -90,7 +90,7 @@ class Connection:
             UNKNOWN: self._control.on_unknown,
         }
         shortcuts = Shortcuts(
-            self.streams, self._windows, self._decoder.blocks, self._owner, self.limits.max_streams, self._on_block
+            self.streams, self._windows, self._decoder.blocks, self._owner, self.limits, self._on_block
         )
         return Reader(
             self.limits,

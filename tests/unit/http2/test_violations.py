@@ -202,6 +202,13 @@ def test_a_violation_of_a_streams_rules_resets_it_only(server, name):
     assert server.streams[3].ended
 
 
+def test_a_frame_that_is_too_large_is_one_behind_known_headers_too(make_side):
+    server = make_side(limits=Limits()).start()
+    server.connection.receive(OPEN + frame(DATA, END_STREAM, 1, b"x"))
+    server.connection.receive(frame(HEADERS, END_HEADERS, 3, BLOCK) + frame(DATA, END_STREAM, 3, bytes(16_385)))
+    assert server.error == ErrorCode.FRAME_SIZE_ERROR
+
+
 def test_more_data_than_the_connections_window_ends_it(make_side):
     server = make_side(limits=Limits(max_frame=CLIENT_FRAME, stream_window=2**20, connection_window=65_535)).start()
     server.connection.receive(OPEN + frame(DATA, 0, 1, bytes(65_000)))

@@ -215,8 +215,9 @@ class Connection:
             self._control.idle.spend()
         if stream.expected >= 0:
             stream.expected -= len(payload)
-            if stream.expected < 0:
-                self.streams.break_off(stream, "the body is longer than its content-length")
+            if stream.expected < 0 or (end and stream.expected):
+                than = "longer" if stream.expected < 0 else "shorter"
+                self.streams.break_off(stream, f"the body is {than} than its content-length")
                 return
         stream.got_end = end
         stream.on_data(payload, end=end)

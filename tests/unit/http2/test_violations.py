@@ -258,6 +258,12 @@ def test_a_malformed_response_resets_its_stream(client, fields):
     assert client.error is None
 
 
+def test_a_body_that_is_too_short_is_never_handed_on_as_whole(server):
+    data, _ = LATER_STREAM_ERRORS["less body than announced (8.1.1)"]
+    server.connection.receive(data)
+    assert not server.streams[1].ended
+
+
 def test_what_the_peer_sent_before_it_knew_of_a_reset_is_ignored(server):
     server.connection.receive(OPEN)
     server.connection.reset(server.streams[1], ErrorCode.CANCEL)

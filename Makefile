@@ -44,12 +44,10 @@ check: $(STAMP) ## Format, lint, types, layers, generated files
 generate: $(STAMP) ## Write what is generated from .proto files
 	@$(BIN)/python tools/check_generated.py --write
 
-bench: $(STAMP) ## Figures as ratios against peers that run beside us: events, calls, start-up
+bench: $(STAMP) ## Figures as ratios against peers that run beside us: start-up, calls, streams, links, connections, events
 	@$(PIP) install -c constraints.txt --group bench
-	@$(BIN)/python benchmarks/startup.py
-	@$(BIN)/python benchmarks/rpc.py
-	@$(BIN)/python benchmarks/streams.py
-	@$(BIN)/python benchmarks/events.py
+	@for what in startup rpc streams latency grpcio_fit connections hotspots events; do echo; echo "== $$what"; $(BIN)/python benchmarks/$$what.py || exit 1; done
+	@echo; echo "== curves"; $(BIN)/python benchmarks/curves.py --picture docs/performance/curves.svg
 
 interop: $(STAMP) ## Run the official interop programs of other languages against us; needs Go and Java
 	@$(BIN)/python interop/run.py

@@ -66,7 +66,8 @@ def generate_contract() -> None:
     found = re.search(r'"Dir": "(.*)"', said)
     assert found is not None, said
     protos = Path(found[1]) / "proto"
-    write_files(generate([protos], [protos], KEPT / "conformance", package=False))
+    for file in write_files(generate([protos], [protos], KEPT / "conformance", package=False)):
+        print(f"generated {file.name}", flush=True)
 
 
 if __name__ == "__main__":

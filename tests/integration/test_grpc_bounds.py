@@ -12,7 +12,18 @@ import pytest
 from ketch.grpc.tuning import Tuning
 from ketch.http2 import frames
 from ketch.http2.compression import Decoder, encode
-from ketch.http2.frames import ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, WINDOW_UPDATE
+from ketch.http2.frames import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    SETTINGS,
+    WINDOW_UPDATE,
+)
 from ketch.http2.limits import Limits
 from ketch.transport import Route
 from ketch.transports.grpc import GrpcTransport
@@ -138,6 +149,41 @@ async def test_a_listener_that_stops_refuses_new_streams_and_finishes_those_in_h
     assert served.calls == 1
     assert (DATA, 1) in got
     assert {stream_id for _, stream_id in got} == {0, 1}
+
+
+async def test_a_call_that_comes_between_the_two_goaways_is_finished(listen, served):
+    """Also where the connection was idle for a moment between the first and that call."""
+    listener = await listen()
+    async with connect(listener) as (reader, writer):
+        writer.write(HELLO)
+        stopping, answered = None, []
+        async for kind, flags, stream_id, payload in read(reader):
+            if kind == SETTINGS and flags & ACK:
+                stopping = asyncio.create_task(listener.stop(30))
+            elif kind == PING and not flags & ACK:
+                ping = payload
+                writer.write(request(1, "/t/Echo") + message(1, b"short"))
+            elif kind == HEADERS and flags & END_STREAM:
+                answered.append((stream_id, Decoder(65_536).decode(payload).fields))
+                if stream_id == 1:
+                    writer.write(request(3, "/t/Wait") + message(3, b"long"))
+                    await served.started.wait()
+                    writer.write(frames.frame(PING, ACK, 0, ping))
+            elif kind == GOAWAY and struct.unpack_from(">I", payload) == (3,):
+                writer.write(frames.frame(PING, 0, 0, b"ketch   "))  # its answer says that the server has gone on
+            elif kind == PING:
+                served.go.set()
+        await stopping
+    assert answered == [(1, (("grpc-status", "0"),)), (3, (("grpc-status", "0"),))]
+
+
+async def test_a_connection_that_has_not_spoken_yet_is_closed_when_the_listener_stops(listen):
+    listener = await listen()
+    async with connect(listener) as (reader, writer), asyncio.timeout(10):
+        await asyncio.sleep(0)
+        await listener.stop(30)
+        writer.write(HELLO + request(1, "/t/Echo") + message(1, b"too late"))
+        assert not [kind async for kind, *_ in read(reader) if kind == HEADERS]
 
 
 async def test_a_peer_that_allows_everything_and_reads_nothing_fills_no_memory(listen, served):

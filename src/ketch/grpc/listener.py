@@ -14,7 +14,7 @@ from .. import transport
 from ..errors import AddressUnavailable
 from .address import Address, reachable
 from .guard import Guard
-from .server import ServerWire
+from .server import ServerWire, Wires
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ _BACKLOG = 1024
 class GrpcListener(transport.Listener):
     """Listens, and owns the connections it accepted; see `transport.Listener`."""
 
-    def __init__(self, address: Address, server: asyncio.Server, wires: set[ServerWire], guard: Guard | None) -> None:
+    def __init__(self, address: Address, server: asyncio.Server, wires: Wires, guard: Guard | None) -> None:
         self._address = address
         self._server = server
         self._wires = wires
@@ -47,7 +47,7 @@ class GrpcListener(transport.Listener):
             ConfigurationError: the credentials can't be used.
         """
         loop = asyncio.get_running_loop()
-        wires: set[ServerWire] = set()
+        wires = Wires()
         guard = None
         if credentials is not None:
             await asyncio.to_thread(credentials.load)
@@ -82,12 +82,12 @@ class GrpcListener(transport.Listener):
 
     async def _stop(self, grace: float) -> None:
         self._server.close()
+        self._wires.closed = True
         if self._guard is not None:
             self._guard.close()
         if self._address.path:
             with suppress(FileNotFoundError):
                 os.unlink(self._address.path)  # noqa: PTH108 - one system call, not worth a thread
-        await asyncio.sleep(0)  # connections that were accepted this very turn become known
         if self._wires:
             drains = [asyncio.ensure_future(wire.drain()) for wire in self._wires]
             _, late = await asyncio.wait(drains, timeout=grace)

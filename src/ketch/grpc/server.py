@@ -49,6 +49,16 @@ _DRAINED: Final = b"ketchend"
 _HANDLERS: Final = 2
 
 
+class Wires(set["ServerWire"]):
+    """The connections of one listener.
+
+    Attributes:
+        closed: no more are taken.
+    """
+
+    closed = False
+
+
 class ServerWire(Host):
     """One client's connection.
 
@@ -57,7 +67,7 @@ class ServerWire(Host):
     """
 
     def __init__(
-        self, tuning: Tuning, loop: asyncio.AbstractEventLoop, routes: Mapping[str, Route], wires: set[ServerWire]
+        self, tuning: Tuning, loop: asyncio.AbstractEventLoop, routes: Mapping[str, Route], wires: Wires
     ) -> None:
         super().__init__(tuning, loop, client=False)
         self.running: set[Call] = set()
@@ -77,6 +87,8 @@ class ServerWire(Host):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hear that there is a socket."""
         super().connection_made(transport)
+        if self._wires.closed:  # it was under way when the listener stopped
+            self.abort()
         if (secured := transport.get_extra_info("ssl_object")) is not None:
             self.peer = Peer.proved(self.peer, secured.getpeercert)
         self._wires.add(self)
@@ -195,8 +207,11 @@ class ServerWire(Host):
 
     async def drain(self) -> None:
         """Send the peer elsewhere, and wait until the calls in hand are done."""
+        self._stopping = True
         if not self._known:
-            self.connection.refuse_more()  # the peer hears of it if it turns out to speak HTTP/2
+            # Clients wait for our first words before they call, and have not got them.
+            self.connection.close("stopping")
+            self.close()
             return
         # Two steps, so that calls which are under way when the peer hears of it are still served (RFC 9113, 6.8).
         self.connection.announce_end()
@@ -204,9 +219,10 @@ class ServerWire(Host):
         with suppress(TimeoutError):
             await asyncio.wait_for(self._warned.wait(), _WARNING)
         self.connection.refuse_more()
-        self._stopping = True  # not before: a moment without calls says nothing while more of them are let in
+        self._idle.clear()  # it may have been idle for a moment, and calls have come since
         self._check_idle()
-        await self._idle.wait()
+        if not self.lost.done():
+            await self._idle.wait()
 
     async def finish(self) -> None:
         """Cancel what is left, and close."""

@@ -48,6 +48,12 @@ def conversation():
             frame(HEADERS, END_HEADERS | END_STREAM, 1, encode([("a", "b")])),
             frame(HEADERS, END_HEADERS, 5, BLOCK),
             frame(RST_STREAM, 0, 5, bytes(4)),
+            frame(HEADERS, END_HEADERS, 7, BLOCK),
+            frame(DATA, END_STREAM, 7, b"a whole call, read in one go"),
+            frame(HEADERS, END_HEADERS, 9, BLOCK),
+            frame(DATA, END_STREAM, 9, b"and another one"),
+            frame(HEADERS, END_HEADERS, 11, BLOCK),
+            frame(DATA, 0, 11, b"one that goes on"),
             frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1000)),
         )
     )

@@ -161,6 +161,8 @@ class UnaryCall(Stream):
     def expire(self) -> None:
         """Hear that the deadline has passed."""
         self.deadline = None
+        if self.pending is not None:
+            self.connection.reset(self, ErrorCode.CANCEL)  # the reply of a caller that doesn't read it
         self.abandon(DeadlineExceeded("the deadline passed while the call was handled"))
 
     def on_reset(self, code: int, reason: str, *, refused: bool) -> None:  # noqa: ARG002 - the caller is gone, whyever

@@ -308,23 +308,3 @@ async def test_calls_wait_while_too_much_waits_for_their_client_and_then_go_on(l
                 break
         assert got == 20 * 100_005
         assert served.calls == 20
-
-
-async def test_a_reply_that_isnt_taken_in_time_is_let_go(listen, served):
-    async def large(request):
-        return bytes(1_000_000)
-
-    served.routes["/t/Large"] = Route(unary=large)
-    listener = await listen()
-    fields = [(":method", "POST"), (":scheme", "http"), (":path", "/t/Large"), ("content-type", "application/grpc")]
-    block = encode([*fields, ("grpc-timeout", "100m")])
-    async with connect(listener) as (reader, writer):
-        writer.write(PREFACE + frames.settings([(4, 1000)]) + frames.frame(HEADERS, END_HEADERS, 1, block))
-        writer.write(message(1, b""))
-        async for kind, flags, _, payload in read(reader):
-            if kind == HEADERS and flags & END_STREAM:
-                assert ("grpc-status", "4") in Decoder(65_536).decode(payload).fields
-                break
-        (wire,) = listener._wires
-        assert not wire.connection.sender.waiting
-        assert not wire.connection.streams

@@ -214,8 +214,34 @@ async def test_a_peer_that_is_silent_is_pinged_and_then_dropped(peer):
     assert await peer.reader.read() is not None  # and then the end
 
 
+async def test_a_call_is_taken_that_comes_with_the_reset_of_the_one_before():
+    """A client that is allowed n streams may give one up and begin another at once, whatever the handler does."""
+    began = asyncio.Event()
+
+    async def wait(request):
+        began.set()
+        await asyncio.Event().wait()
+
+    async def echo(request):
+        return request.body
+
+    routes = {"/t/Wait": Route(unary=wait), "/t/Echo": Route(unary=echo)}
+    listener = await GrpcTransport(Tuning(limits=Limits(max_streams=1))).listen("127.0.0.1:0", routes)
+    host, port = listener.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(HELLO + request(1, "/t/Wait") + message(1, b""))
+    await began.wait()
+    writer.write(frames.rst_stream(1, 8) + request(3) + message(3, b"x"))
+    peer, kind, flags = Peer(reader, writer), None, 0
+    while kind != RST_STREAM and not (kind == HEADERS and flags & END_STREAM):
+        kind, flags, _, _ = await peer.frame()
+    assert kind == HEADERS
+    writer.close()
+    await listener.stop(0)
+
+
 async def test_a_reset_frees_the_place_of_a_call_only_with_its_handler(peer, echo):
-    """Rapid reset: however fast streams are opened and reset, no more handlers run than streams are allowed."""
+    """Rapid reset: however fast streams are opened and reset, no more than twice as many handlers as streams run."""
     running = most = 0
 
     async def busy(request):
@@ -237,7 +263,7 @@ async def test_a_reset_frees_the_place_of_a_call_only_with_its_handler(peer, ech
         writer.write(request(stream_id, "/t/B") + message(stream_id, b"") + frames.rst_stream(stream_id, 8))
     writer.write(frames.frame(PING, 0, 0, b"are you?"))
     await Peer(reader, writer).until(PING, ACK)
-    assert most <= 10
+    assert most <= 20
     writer.close()
     await listener.stop(0)
 

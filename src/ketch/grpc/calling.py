@@ -217,7 +217,9 @@ class ClientStream(Duplex):
 
     async def end(self) -> None:
         """Say that no more messages come."""
-        if not self.closed and not self.sent_end:
+        if self.pending is not None:
+            self.pending.end = True
+        elif not self.closed and not self.sent_end:
             self.connection.sender.message(self, b"", b"", end=True)
 
     def cancel(self) -> None:

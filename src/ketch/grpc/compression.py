@@ -46,4 +46,6 @@ def expand(body: bytes, encoding: str, limit: int) -> bytes:
         raise ResourceExhausted(f"a message expands to more than {limit} bytes")
     if not inflate.eof:
         raise Internal("a compressed message is cut off")
+    if inflate.unused_data:
+        raise Internal("a compressed message has more behind its end")  # dropped, it would be lost without a word
     return data

@@ -53,7 +53,12 @@ class Duplex(Stream, transport.Stream):
                 self._reader = None
 
     async def send(self, body: bytes) -> None:
-        """Send one message; waits while the peer takes no more; see `transport.Stream`."""
+        """Send one message; waits while the peer takes no more; see `transport.Stream`.
+
+        Who is cancelled while waiting has sent it all the same: part of it may have gone.
+        """
+        while self.pending is not None and self.failure is None:
+            await self._drain()
         if self.failure is not None:
             raise self.failure
         if self.closed or self.sent_end:
@@ -64,11 +69,15 @@ class Duplex(Stream, transport.Stream):
         head = self.head()
         lead, message = self.frame(body)
         if not self.connection.sender.message(self, head, message, end=False, lead=lead):
-            self._writer = self.wire.loop.create_future()
-            try:
-                await self._writer
-            finally:
-                self._writer = None
+            await self._drain()
+
+    async def _drain(self) -> None:
+        """Wait until the message that is being sent has gone."""
+        self._writer = self.wire.loop.create_future()
+        try:
+            await self._writer
+        finally:
+            self._writer = None
 
     def head(self) -> bytes:
         """Return header frames that have to go before the first message."""

@@ -7,7 +7,6 @@ for: those share a `Pool`, so that many half-sent messages at a time can't take 
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from ..errors import Internal, ResourceExhausted
@@ -24,27 +23,31 @@ class Pool:
 
     def __init__(self, size: int) -> None:
         self._left = size
-        self._waiting: deque[Inbox] = deque()
+        self._waiting: dict[Inbox, None] = {}
 
     def claim(self, inbox: Inbox, size: int) -> bool:
         """Take room for a message, or a place in the line."""
         if size <= self._left and not self._waiting:
             self._left -= size
             return True
-        self._waiting.append(inbox)
+        self._waiting[inbox] = None
         return False
+
+    def leave(self, inbox: Inbox) -> None:
+        """Give a place in the line up; those behind it may go on."""
+        del self._waiting[inbox]
+        self.release(0)
 
     def release(self, size: int) -> None:
         """Give room back; those who waited go on."""
         self._left += size
         while self._waiting:
-            first = self._waiting[0]
+            first = next(iter(self._waiting))
             if first.wanted > self._left:
                 return
-            self._waiting.popleft()
-            if first.wanted:
-                self._left -= first.wanted
-                first.grant()
+            del self._waiting[first]
+            self._left -= first.wanted
+            first.grant()
 
 
 class Inbox:
@@ -146,7 +149,6 @@ class Inbox:
 
     def settle(self) -> None:
         """Hear that nothing more comes: room for an incomplete message goes back."""
-        self.wanted = 0
         self._release()
 
     def close(self) -> None:
@@ -183,6 +185,9 @@ class Inbox:
         self._stream.consume(fresh)
 
     def _release(self) -> None:
+        if self.wanted:
+            self.wanted = 0
+            self._pool.leave(self)
         if self._claimed:
             claimed, self._claimed = self._claimed, 0
             self._pool.release(claimed)

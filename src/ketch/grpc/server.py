@@ -46,6 +46,8 @@ _HELLO: Final = 10.0
 #: Seconds for a peer to hear that we are stopping, and for cancelled handlers to end.
 _WARNING: Final = 1.0
 _DRAINED: Final = b"ketchend"
+#: Handlers for each stream that may be open: those of streams that were just reset stand in no honest client's way.
+_HANDLERS: Final = 2
 
 
 class Wires(set["ServerWire"]):
@@ -194,7 +196,7 @@ class ServerWire(Host):
 
     def start(self, call: Call, handler: Callable[[Request], Awaitable[Any]], request: Request) -> None:
         """Handle a call in a task of its own."""
-        if len(self.running) >= self.tuning.limits.max_streams:
+        if len(self.running) >= _HANDLERS * self.tuning.limits.max_streams:
             # Streams that were reset are gone at once, their handlers only soon: both count (CVE-2023-44487).
             call.refuse()
             return

@@ -161,11 +161,9 @@ class UnaryCall(Stream):
     def expire(self) -> None:
         """Hear that the deadline has passed."""
         self.deadline = None
-        error = DeadlineExceeded("the deadline passed while the call was handled")
-        if self.pending is not None:  # the client hasn't taken the reply in time; it gets no more of it
-            self.connection.sender.forget(self)
-            answers.finish(self, answers.failure(error, self._head.content_type, headed=True))
-        self.abandon(error)
+        if self.pending is not None:
+            self.connection.reset(self, ErrorCode.CANCEL)  # the reply of a caller that doesn't read it
+        self.abandon(DeadlineExceeded("the deadline passed while the call was handled"))
 
     def on_reset(self, code: int, reason: str, *, refused: bool) -> None:  # noqa: ARG002 - the caller is gone, whyever
         """Cancel the handler: nobody waits for its reply."""

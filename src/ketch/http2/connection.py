@@ -90,7 +90,7 @@ class Connection:
             UNKNOWN: self._control.on_unknown,
         }
         shortcuts = Shortcuts(
-            self.streams, self._windows, self._decoder.blocks, self._owner, self.limits.max_streams, self._on_block
+            self.streams, self._windows, self._decoder.blocks, self._owner, self.limits, self._on_block
         )
         return Reader(
             self.limits,
@@ -151,7 +151,8 @@ class Connection:
 
     def announce_end(self) -> None:
         """Ask the peer to open no more streams; those that are under way are still taken (section 6.8)."""
-        self.sender.write(frames.goaway(MAX_31, ErrorCode.NO_ERROR, "stopping"))
+        if self._past.last_taken == MAX_31:  # a GOAWAY must not allow more than the one before
+            self.sender.write(frames.goaway(MAX_31, ErrorCode.NO_ERROR, "stopping"))
 
     def refuse_more(self) -> None:
         """Take no further stream: what comes later the peer may try elsewhere."""
@@ -163,7 +164,7 @@ class Connection:
     def close(self, reason: str) -> None:
         """End the connection in good order: GOAWAY, and every stream that is left hears `on_reset`."""
         if not self.ended:
-            self.sender.write(frames.goaway(self._past.highest, ErrorCode.NO_ERROR, reason))
+            self.sender.write(frames.goaway(self._past.last_seen, ErrorCode.NO_ERROR, reason))
             self.lose(reason)
 
     def lose(self, reason: str) -> None:
@@ -180,7 +181,7 @@ class Connection:
     def _fail(self, error: ProtocolError) -> None:
         if self.ended:
             return
-        self.sender.write(frames.goaway(self._past.highest, error.code, str(error)))
+        self.sender.write(frames.goaway(self._past.last_seen, error.code, str(error)))
         self._stop_reading()
         self.streams.reset_all(error.code, str(error))
         self._owner.on_end(error)
@@ -215,7 +216,8 @@ class Connection:
         if stream.expected >= 0:
             stream.expected -= len(payload)
             if stream.expected < 0 or (end and stream.expected):
-                self.streams.break_off(stream, "the body is not as long as its content-length")
+                than = "longer" if stream.expected < 0 else "shorter"
+                self.streams.break_off(stream, f"the body is {than} than its content-length")
                 return
         stream.got_end = end
         stream.on_data(payload, end=end)

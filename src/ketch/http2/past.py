@@ -36,6 +36,11 @@ class Past:
         self._gaps: deque[tuple[int, int]] = deque(maxlen=_GAPS)
         self._dropped: dict[int, None] = {}
 
+    @property
+    def last_seen(self) -> int:
+        """The highest id of the peer's that we may have looked at: what a GOAWAY says."""
+        return min(self.highest, self.last_taken)
+
     def drop(self, stream_id: int) -> None:
         """Remember that a stream was reset."""
         self._dropped[stream_id] = None

@@ -13,6 +13,7 @@ from .frames import DATA, END_HEADERS, END_STREAM, HEAD, HEAD_SIZE, HEADERS
 
 if TYPE_CHECKING:
     from .compression import Headers
+    from .limits import Limits
     from .owner import Owner
     from .reader import OnBlock
     from .streams import Streams
@@ -29,7 +30,7 @@ class Shortcuts:
         streams, windows: the connection's.
         blocks: header blocks that were decoded before and leave the table of header fields as it is.
         owner: makes the streams that a peer opens.
-        max_streams: how many of them may be open.
+        limits: how many of them may be open, and how large frames may be.
         on_block: takes a header block the ordinary way.
     """
 
@@ -39,14 +40,16 @@ class Shortcuts:
         windows: Windows,
         blocks: dict[bytes, Headers],
         owner: Owner,
-        max_streams: int,
+        limits: Limits,
         on_block: OnBlock,
     ) -> None:
         self._streams = streams
         self._windows = windows
         self._blocks = blocks
         self._owner = owner
-        self._max_streams = max_streams
+        self._max_streams = limits.max_streams
+        self._max_frame = limits.max_frame
+        self._largest_request = min(limits.max_frame, limits.stream_window)
         self._on_block = on_block
 
     def request(self, data: bytes, at: int, flags: int, stream_id: int, block: bytes) -> int:
@@ -68,7 +71,7 @@ class Shortcuts:
             or stream_id != past.highest + 2
             or not stream_id & 1
             or stream_id > past.last_taken
-            or size > windows.initial
+            or size > self._largest_request
             or len(streams) >= self._max_streams
         ):
             return self._ordinary(at, flags, stream_id, block)
@@ -94,7 +97,14 @@ class Shortcuts:
         size: int = high << 16 | low
         stop = start + size
         last = stop + HEAD_SIZE
-        if kind != DATA or ends or other != stream_id or last > len(data) or size > stream.receive_window:
+        if (
+            kind != DATA
+            or ends
+            or other != stream_id
+            or last > len(data)
+            or size > stream.receive_window
+            or size > self._max_frame
+        ):
             return self._ordinary(at, flags, stream_id, block)
         high, low, kind, ends, other = _unpack(data, stop)
         end: int = last + low

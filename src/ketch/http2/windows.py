@@ -35,14 +35,13 @@ class Windows:
     """The windows of one connection and its streams.
 
     Attributes:
-        initial: bytes that the peer may send on a stream that it has just opened.
         target: what the window of a stream that is read fast grows to.
         left: bytes that the peer may still send on all streams together.
         low: when there is less left, it is time for `attend`; above all that can be left where a measurement is due.
     """
 
     def __init__(self, streams: Streams, limits: Limits, clock: Callable[[], float]) -> None:
-        self.initial = self.target = limits.stream_window
+        self.target = limits.stream_window
         self.left = limits.connection_window
         self.low = 3 * limits.connection_window // 4
         self._size = limits.connection_window

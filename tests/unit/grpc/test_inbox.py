@@ -1,6 +1,7 @@
 """Messages out of the pieces that a stream comes in."""
 
 import tracemalloc
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -67,3 +68,32 @@ def test_what_is_over_the_limit_is_refused_before_it_came():
     inbox.feed(framed(bytes(LARGE + 1))[:10])
     with pytest.raises(ResourceExhausted):
         inbox.take()
+
+
+def half(pool, size):
+    """Return an inbox that got the beginning of a message of so many bytes, and its stream."""
+    stream = Stream()
+    inbox = Inbox(stream, pool, 1_000_000)
+    inbox.feed(framed(bytes(size))[:10])
+    inbox.check()
+    return stream, inbox
+
+
+def test_who_leaves_the_line_for_room_is_forgotten():
+    pool = Pool(1000)
+    _, _holding = half(pool, 900)
+    stream, waiting = half(pool, 900)
+    forgotten = weakref.ref(stream)
+    waiting.close()
+    del stream, waiting
+    assert forgotten() is None
+
+
+def test_those_behind_one_who_leaves_the_line_go_on():
+    pool = Pool(1000)
+    _, _holding = half(pool, 500)
+    _, large = half(pool, 900)
+    stream, _small = half(pool, 100)
+    assert not stream.consumed
+    large.close()
+    assert stream.consumed == 10

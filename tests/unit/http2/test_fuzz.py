@@ -1,6 +1,7 @@
 """Conversations that are spoilt by chance, always the same ones; `interop/fuzz.py` goes on for as long as you like."""
 
 import importlib.util
+import logging
 import sys
 from pathlib import Path
 
@@ -17,6 +18,11 @@ def fuzz():
     spec.loader.exec_module(module)
     sys.path[:] = path
     return module
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    caplog.set_level(logging.CRITICAL, "ketch")
 
 
 @pytest.mark.parametrize("first", range(0, 1200, 100))

@@ -213,6 +213,13 @@ def test_a_violation_of_a_streams_rules_resets_it_only(server, name):
     assert server.streams[3].ended
 
 
+def test_a_frame_that_is_too_large_is_one_behind_known_headers_too(make_side):
+    server = make_side(limits=Limits()).start()
+    server.connection.receive(OPEN + frame(DATA, END_STREAM, 1, b"x"))
+    server.connection.receive(frame(HEADERS, END_HEADERS, 3, BLOCK) + frame(DATA, END_STREAM, 3, bytes(16_385)))
+    assert server.error == ErrorCode.FRAME_SIZE_ERROR
+
+
 def test_more_data_than_the_connections_window_ends_it(make_side):
     server = make_side(limits=Limits(max_frame=CLIENT_FRAME, stream_window=2**20, connection_window=65_535)).start()
     server.connection.receive(OPEN + frame(DATA, 0, 1, bytes(65_000)))
@@ -328,6 +335,12 @@ def test_what_breaks_off_the_last_stream_that_may_break_is_told_to_it_too(server
     assert server.error == ErrorCode.ENHANCE_YOUR_CALM
     assert len(server.streams) > 900
     assert all(stream.reset is not None for stream in server.streams.values())
+
+
+def test_a_body_that_is_too_short_is_never_handed_on_as_whole(server):
+    data, _ = LATER_STREAM_ERRORS["less body than announced (8.1.1)"]
+    server.connection.receive(data)
+    assert not server.streams[1].ended
 
 
 def test_what_the_peer_sent_before_it_knew_of_a_reset_is_ignored(server):

@@ -240,6 +240,21 @@ async def test_a_call_is_taken_that_comes_with_the_reset_of_the_one_before():
     await listener.stop(0)
 
 
+async def test_a_peer_that_sends_a_frame_in_single_bytes_is_dropped(server, peer):
+    """The one that keeps a connection busy without ever saying anything ("slowloris")."""
+    slow = request(1, x_large="y" * 9000)
+    peer.writer.write(HELLO + slow[:100])
+    ending = asyncio.ensure_future(peer.until(GOAWAY))
+    for byte in slow[100:]:
+        peer.writer.write(bytes((byte,)))
+        done, _ = await asyncio.wait([ending], timeout=0.05)
+        if done:
+            break
+    _, _, _, payload = await ending
+    assert struct.unpack_from(">II", payload)[1] == 11
+    assert await call(server.address) == b"fine"
+
+
 async def test_a_reset_frees_the_place_of_a_call_only_with_its_handler(peer, echo):
     """Rapid reset: however fast streams are opened and reset, no more than twice as many handlers as streams run."""
     running = most = 0

@@ -176,6 +176,7 @@ class Wire(asyncio.Protocol):
         if self._heard:
             self._heard = False
             self._keepalive = self.loop.call_later(tuning.keepalive, self._listen_for_life)
+            self.connection.check_progress()
             return
         self.connection.ping(KEEPALIVE)
         self._keepalive = self.loop.call_later(tuning.keepalive_timeout, self._give_up)

@@ -149,6 +149,11 @@ class Connection:
         """Ask for a sign of life: `owner.on_pong` gets these eight bytes back."""
         self.sender.write(frames.frame(frames.PING, 0, 0, payload))
 
+    def check_progress(self) -> None:
+        """End the connection if it waits for the rest of the same frame as when this was last called."""
+        if self._reader.is_stuck():
+            self._fail(ProtocolError("a frame takes too long", ErrorCode.ENHANCE_YOUR_CALM))
+
     def announce_end(self) -> None:
         """Ask the peer to open no more streams; those that are under way are still taken (section 6.8)."""
         if self._past.last_taken == MAX_31:  # a GOAWAY must not allow more than the one before

@@ -83,6 +83,9 @@ class Reader:
         self._flags = 0
         self._stream_id = 0
         self._stopped = False
+        # How often something was read to its end, and how often when it was last asked about, -1 for between frames.
+        self._turns = 0
+        self._asked = -1
 
     def stop(self) -> None:
         """Read no further frame."""
@@ -121,8 +124,14 @@ class Reader:
                 at = on_call(data, at, flags, stream_id & MAX_31, payload)
             else:
                 self._other(kind, flags, stream_id & MAX_31, payload)
+        self._turns += at > 0
         if not self._stopped and (at or not self._rest):
             self._rest = data[at:]
+
+    def is_stuck(self) -> bool:
+        """Whether a frame that was incomplete when this was last asked still is."""
+        before, self._asked = self._asked, self._turns if self._rest else -1
+        return before == self._asked >= 0
 
     def _start(self, data: bytes, at: int) -> int:
         """Pass on what came of a large DATA frame; return where to go on reading."""

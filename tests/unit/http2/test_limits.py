@@ -117,3 +117,14 @@ def test_what_is_remembered_of_header_blocks_is_bounded(server):
         server.take()
     decoder = server.connection._decoder
     assert sum(map(len, decoder.blocks)) < 1_100_000
+
+
+def test_a_frame_that_never_ends_ends_the_connection_and_no_other_pause_does(server):
+    first, second, third = whole(1), whole(3), whole(5)
+    for piece in (first[:5], first[5:] + second[:4], second[4:], b"", third[:5]):
+        server.connection.receive(piece)
+        server.connection.check_progress()
+    assert server.error is None
+    server.connection.receive(third[5:12])
+    server.connection.check_progress()
+    assert server.error is ErrorCode.ENHANCE_YOUR_CALM

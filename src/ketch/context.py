@@ -199,7 +199,21 @@ def text_metadata(metadata: Mapping[str, str | bytes] | None) -> dict[str, str]:
     return {name: to_base64(value) if isinstance(value, bytes) else value for name, value in metadata.items()}
 
 
-_NONE = Context()
+class _Nowhere(Context):
+    """The context outside any handler: there is no reply that anything could go with."""
+
+    __slots__ = ()
+
+    @property
+    def trailers(self) -> MutableMapping[str, str | bytes]:
+        raise RuntimeError("there is no reply to send metadata with: this isn't a handler")
+
+    @property
+    def reply_metadata(self) -> MutableMapping[str, str | bytes]:
+        raise RuntimeError("there is no reply to send metadata with: this isn't a handler")
+
+
+_NONE = _Nowhere()
 _current: ContextVar[Context] = ContextVar("ketch", default=_NONE)
 _received: ContextVar[ReplyMetadata | None] = ContextVar("ketch reply metadata", default=None)
 

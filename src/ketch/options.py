@@ -13,14 +13,14 @@ from .plugins import Plugins, locate
 from .registry import Registry
 from .selectors.random import random
 from .selectors.round_robin import round_robin
-from .settings import Settings, suggest
+from .settings import KNOWN, Settings, suggest
 from .tls import OPTIONS as TLS_OPTIONS
 from .tls import Tls
 from .transport import Transport
 from .url import Url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .selector import SelectorMaker
 
@@ -70,8 +70,11 @@ def build(settings: Settings, pinned: Mapping[str, Any]) -> Options:
     A pinned broker, registry or transport is a name, a URL or an object.
 
     Raises:
-        ConfigurationError: a plugin isn't there, or a setting doesn't fit it.
+        ConfigurationError: a plugin isn't there, a setting doesn't fit it, or nothing has a pinned one's name.
     """
+    for name in pinned:
+        if name not in _PINNABLE:
+            raise ConfigurationError(f"unknown setting {name}{suggest(name, _PINNABLE)}")
     plugins = Plugins()
 
     def value(name: str) -> Any:
@@ -86,7 +89,7 @@ def build(settings: Settings, pinned: Mapping[str, Any]) -> Options:
         metadata=value("server_metadata"),
         broker=_plugin(plugins, Broker, settings, pinned),
         registry=_plugin(plugins, Registry, settings, pinned),
-        transport=_secured(_plugin(plugins, Transport, settings, pinned), settings),
+        transport=_secured(_plugin(plugins, Transport, settings, pinned), value),
         codecs=_codecs(plugins),
         selector=_selector(value("selector")),
         request_timeout=value("client_request_timeout"),
@@ -111,8 +114,8 @@ def _plugin(plugins: Plugins, contract: type, settings: Settings, pinned: Mappin
     return plugins.load(kind, url.name).from_url(url)
 
 
-def _secured(transport: Transport, settings: Settings) -> Transport:
-    tls = Tls.read({name: settings[name] for name in TLS_OPTIONS})
+def _secured(transport: Transport, value: Callable[[str], Any]) -> Transport:
+    tls = Tls.read({name: value(name) for name in TLS_OPTIONS})
     if tls:
         transport.secure(tls)
     return transport
@@ -142,6 +145,11 @@ def _with_address(kind: str, settings: Settings, code: str | None) -> Url:
 
 
 _RANK_OF_CODE = 3
+#: What code may say: whatever can be set, but for what configures the program and not ketch.
+_PINNABLE = {setting.name for setting in KNOWN} - {
+    "log_level",
+    *("broker_address", "registry_address", "transport_address"),
+}
 
 
 def _rank(source: str) -> int:

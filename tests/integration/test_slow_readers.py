@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from ketch.grpc.tuning import Tuning
 from ketch.http2 import frames
 from ketch.http2.codes import ErrorCode
 from ketch.http2.compression import encode
-from ketch.http2.frames import DATA, END_STREAM, PREFACE, RST_STREAM
+from ketch.http2.frames import DATA, END_STREAM, HEADERS, PREFACE, RST_STREAM
 from ketch.http2.settings import INITIAL_WINDOW_SIZE
 from ketch.transport import Route
 from ketch.transports.grpc import GrpcTransport
@@ -87,3 +88,43 @@ async def test_a_stream_may_end_behind_a_message_whose_sender_was_cancelled(read
     reader.going.set()
     assert await stream.receive() is None
     assert reader.got == [large]
+
+
+async def unread(reader, writer, step):
+    """Call without a deadline and a window; open it by a byte at each step; return how the call ended."""
+    fields = [(":method", "POST"), (":scheme", "http"), (":path", "/t/Echo"), ("content-type", "application/grpc")]
+    writer.write(PREFACE + frames.settings([(INITIAL_WINDOW_SIZE, 0)]))
+    writer.write(frames.headers(1, encode(fields), 16_384, end=False))
+    writer.write(frames.frame(DATA, END_STREAM, 1, b"\0" + (8).to_bytes(4) + b"12345678"))
+    got = b""
+    while True:
+        high, low, kind, flags, _ = frames.HEAD.unpack(await reader.readexactly(9))
+        payload = await reader.readexactly(high << 16 | low)
+        if kind == RST_STREAM:
+            return got, frames.word(payload)
+        if kind == DATA:
+            got += payload
+            await asyncio.sleep(step)
+        if kind == HEADERS and flags & END_STREAM:
+            return got, None
+        if kind in {HEADERS, DATA}:
+            writer.write(frames.window_update(1, 1) if step else b"")
+
+
+@pytest.mark.parametrize(
+    ("step", "outcome"),
+    [(0, (b"", ErrorCode.CANCEL)), (0.05, (b"\0" + (8).to_bytes(4) + b"12345678", None))],
+    ids=["nothing is read", "a byte is read now and then"],
+)
+async def test_a_reply_without_a_deadline_is_kept_only_while_it_is_read(step, outcome):
+    async def echo(request):
+        return request.body
+
+    transport = GrpcTransport(Tuning(stall_timeout=0.3))
+    listener = await transport.listen("127.0.0.1:0", {"/t/Echo": Route(unary=echo)})
+    host, port = listener.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    async with asyncio.timeout(20):
+        assert await unread(reader, writer, step) == outcome
+    writer.close()
+    await listener.stop(0)

@@ -58,6 +58,12 @@ def test_trailers_are_sent_only_when_a_handler_wrote_some():
     assert here.sent_trailers == {"cost": "3"}
 
 
+def test_outside_a_handler_there_is_no_reply_to_send_anything_with():
+    for name in ("trailers", "reply_metadata"):
+        with pytest.raises(RuntimeError, match="isn't a handler"):
+            getattr(context.current(), name)
+
+
 def test_nobody_can_write_into_the_empty_metadata_that_all_share():
     with pytest.raises(TypeError):
         context.current().metadata["x"] = "y"

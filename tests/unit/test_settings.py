@@ -153,3 +153,15 @@ def test_an_argument_that_may_hold_a_secret_is_not_repeated_whole():
 def test_a_nats_url_that_cannot_be_meant_is_refused_before_anything_is_connected(url):
     with pytest.raises(ConfigurationError):
         build(read("--broker", url), {})
+
+
+def test_what_code_says_of_a_setting_that_does_not_exist_is_refused():
+    with pytest.raises(
+        ConfigurationError, match="unknown setting request_timeout; did you mean client_request_timeout"
+    ):
+        Client.from_env(environ={}, request_timeout=3)
+
+
+def test_code_may_switch_tls_on():
+    assert Client.from_env(environ={}, client_tls_ca="roots.pem").options.transport.tls
+    assert not Client.from_env(environ={}).options.transport.tls

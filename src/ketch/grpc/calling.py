@@ -78,6 +78,7 @@ class ClientUnary(Stream):
             or head.error is not None
             or self._head is not None
             or not tail.ok
+            or tail.error is not None
             or payload[:1] != b"\0"
             or not int.from_bytes(payload[1:PREFIX]) == len(payload) - PREFIX <= self._wire.tuning.max_message_size
             or not self.sent_end

@@ -42,6 +42,7 @@ class Tuning:
             five minutes without data for abuse, hence the default.
         keepalive_timeout: how long the answer may take before the connection counts as lost.
         handshake_timeout: how long a client may take for the TLS handshake; `connect_timeout` bounds a server's.
+        stall_timeout: how long a caller without a deadline may read nothing of a unary reply before it is dropped.
         max_connection_age: after which a server sends a client elsewhere, give or take a tenth, 0 for never.
         max_connection_age_grace: how long the calls in hand may take then, 0 for as long as they will.
         max_connection_idle: without a call, after which a server closes a connection, at most twice that; 0 for never.
@@ -57,6 +58,7 @@ class Tuning:
     keepalive: float = 300.0
     keepalive_timeout: float = 20.0
     handshake_timeout: float = 10.0
+    stall_timeout: float = 60.0
     max_connection_age: float = 0.0
     max_connection_age_grace: float = 0.0
     max_connection_idle: float = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from ..errors import DeadlineExceeded, Internal, StatusError, Unimplemented
@@ -30,7 +31,7 @@ class UnaryCall(Stream):
         request: what the handler was given, None before.
     """
 
-    __slots__ = ("_handler", "_head", "_inbox", "_wire", "deadline", "request", "task")
+    __slots__ = ("_handler", "_head", "_inbox", "_sent", "_wire", "deadline", "request", "task")
 
     def __init__(
         self, wire: Host, stream_id: int, head: RequestHead, handler: UnaryHandler, deadline: float | None
@@ -54,6 +55,7 @@ class UnaryCall(Stream):
         self._head = head
         self._handler = handler
         self._inbox: Inbox | None = None
+        self._sent = -1  # bytes of the reply that had gone when it was looked at, -1 where the caller set a deadline
 
     def on_request(self, headers: Headers, payload: bytes) -> None:  # noqa: ARG002 - the wire has read them
         """Take all of the request at once."""
@@ -130,6 +132,14 @@ class UnaryCall(Stream):
         tail = answers.ok(trailers) if trailers else answers.OK
         if not self.connection.sender.whole(self, block, lead, result, tail):
             self.connection.piecemeal(self, block, lead, result, tail)
+            if self.pending is not None and self.deadline is None:
+                self._watch_reading(self.pending.at)
+
+    def _watch_reading(self, sent: int) -> None:
+        """See to it that a reply which nobody reads is dropped, though its caller set no deadline."""
+        self._sent = sent
+        self.deadline = time.monotonic() + self._wire.tuning.stall_timeout
+        self._wire.deadlines.watch(self.deadline)
 
     def answer(self, error: StatusError) -> None:
         """End the call with an error, after the metadata that the handler wanted sent ahead."""
@@ -162,6 +172,9 @@ class UnaryCall(Stream):
         """Hear that the deadline has passed."""
         self.deadline = None
         if self.pending is not None:
+            if 0 <= self._sent < self.pending.at:
+                self._watch_reading(self.pending.at)
+                return
             self.connection.reset(self, ErrorCode.CANCEL)  # the reply of a caller that doesn't read it
         self.abandon(DeadlineExceeded("the deadline passed while the call was handled"))
 

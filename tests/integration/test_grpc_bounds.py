@@ -308,3 +308,19 @@ async def test_calls_wait_while_too_much_waits_for_their_client_and_then_go_on(l
                 break
         assert got == 20 * 100_005
         assert served.calls == 20
+
+
+async def test_calls_that_wait_for_room_get_that_of_replies_which_were_dropped(listen, served):
+    async def large(request):
+        served.calls += 1
+        if served.calls == 6:
+            served.started.set()
+        return bytes(100_000)
+
+    served.routes["/t/Large"] = Route(unary=large)
+    listener = await listen(Tuning(unsent=150_000, stall_timeout=0.1))
+    async with connect(listener) as (_, writer):
+        writer.write(PREFACE + frames.settings([(4, 0)]))
+        for stream_id in range(1, 13, 2):
+            writer.write(request(stream_id, "/t/Large") + message(stream_id, b""))
+        await served.started.wait()

@@ -176,6 +176,7 @@ class UnaryCall(Stream):
                 self._watch_reading(self.pending.at)
                 return
             self.connection.reset(self, ErrorCode.CANCEL)  # the reply of a caller that doesn't read it
+            self._wire.retire(self)  # calls that waited for its room go on
         self.abandon(DeadlineExceeded("the deadline passed while the call was handled"))
 
     def on_reset(self, code: int, reason: str, *, refused: bool) -> None:  # noqa: ARG002 - the caller is gone, whyever

@@ -40,10 +40,14 @@ EDGES = (0, 1, 2, 4, 5, 8, 9, 16_384, 16_385, 65_535, 65_536, 2**31 - 1, 2**31, 
 
 
 class Conversation:
-    """The frames that one side says, one item each; the preface is the first of a client's."""
+    """The frames that one side says, one item each; the preface is the first of a client's.
 
-    def __init__(self, chance: random.Random, *, client: bool, streams: int) -> None:
+    Messages are small where `large` is 0, else some have that many bytes.
+    """
+
+    def __init__(self, chance: random.Random, *, client: bool, streams: int, large: int = 0) -> None:
         self._chance = chance
+        self._large = large
         self._client = client
         self._encoder = Encoder()
         settings = [(code, value) for code, value in ((1, 0), (3, 100), (4, 70_000), (99, 1)) if chance.random() < 0.3]
@@ -118,7 +122,7 @@ class Conversation:
         chance = self._chance
         body = b""
         for _ in range(chance.choice([0, 1, 1, 1, 2, 5])):
-            message, flag = bytes(chance.choice([0, 5, 100, 3000])), 0
+            message, flag = bytes(chance.choice([0, 5, 100, 3000, 3000, self._large])), 0
             if chance.random() < 0.1:
                 message, flag = gzip.compress(message, mtime=0), 1
             body += bytes((flag,)) + len(message).to_bytes(4) + message

@@ -297,7 +297,7 @@ async def client(chance: random.Random, tuning: Tuning) -> str:
         else:
             tasks.append(asyncio.ensure_future(_chat(wire)))
     await turns(2)
-    parts = spoil(Conversation(chance, client=False, streams=count).frames, chance)
+    parts = spoil(Conversation(chance, client=False, streams=count, large=18_000).frames, chance)
     for piece in cut(b"".join(parts), chance):
         if socket.closed:
             break

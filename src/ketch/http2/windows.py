@@ -51,6 +51,7 @@ class Windows:
         self._limits = limits
         self._clock = clock
         self._measuring = False
+        self._settling = False
         self._seen = 0
         self._pause = 0.0
         self._next = 0.0
@@ -105,8 +106,11 @@ class Windows:
         came = self._granted - self.left - self._seen
         if 2 * came >= self.target:
             # Nearly all of it says that the round trip may hold much more.
-            self._grow(self.target * (4 if 4 * came >= 3 * self.target else 2))
+            self._grow(self.target * (16 if 4 * came >= 3 * self.target else 2))
             self._pause = 0.0
+            self._settling = True
+        elif self._settling:
+            self._settling = False  # the peer heard of the larger window only half a round trip ago
         else:
             self._pause = min(_LONGEST_PAUSE, max(_PAUSE, 2 * self._pause))
             self._next = self._clock() + self._pause

@@ -28,6 +28,8 @@ MEASURE: Final = b"ketchbdp"
 #: Seconds between two measurements that found nothing to grow for: at first, and at most.
 _PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 10.0
+#: By how much windows grow at a time: each time takes two round trips, one to tell and one to see.
+_STEP: Final = 16
 _WORD_SIZE: Final = 4
 
 
@@ -52,7 +54,7 @@ class Windows:
         self._clock = clock
         self._measuring = False
         self._settling = False
-        self._seen = 0
+        self._seen = -1
         self._pause = 0.0
         self._next = 0.0
 
@@ -95,7 +97,9 @@ class Windows:
     def _arm(self) -> None:
         """Let the next data begin a measurement."""
         if self.target < self._limits.max_stream_window:
-            self._seen = self._granted - self.left
+            came = self._granted - self.left
+            # What came before the very first measurement belongs to the round trip in which it begins.
+            self._seen = 0 if self._seen < 0 and came <= self.target else came
             self.low = MAX_31 + 1
 
     def on_pong(self) -> None:
@@ -104,9 +108,9 @@ class Windows:
             return
         self._measuring = False
         came = self._granted - self.left - self._seen
-        if 2 * came >= self.target:
-            # Nearly all of it says that the round trip may hold much more.
-            self._grow(self.target * (16 if 4 * came >= 3 * self.target else 2))
+        if 3 * came >= 2 * self.target:
+            # As much as fits: how much more a round trip holds can't be seen yet.
+            self._grow(self.target * _STEP)
             self._pause = 0.0
             self._settling = True
         elif self._settling:

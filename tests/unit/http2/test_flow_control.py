@@ -165,16 +165,20 @@ PONG = frame(PING, ACK, 0, MEASURE)
 
 
 def test_a_window_grows_where_a_round_trip_holds_most_of_it_up_to_its_bound(make_side):
-    server = make_side(limits=Limits(max_frame=CLIENT_FRAME, stream_window=131_072, max_stream_window=400_000)).start()
+    limits = Limits(max_frame=CLIENT_FRAME, stream_window=131_072, max_stream_window=3_000_000)
+    server = make_side(limits=limits).start()
     server.connection.receive(OPEN)
-    assert fill(server, 1, 65_536) == 65_536  # a measurement begins
+    assert fill(server, 1, 65_536) == 65_536  # a measurement begins, and counts what came already
     assert fill(server, 1, 65_536) == 65_536
     server.connection.receive(PONG)
-    assert fill(server, 1, 65_536) == 65_536 + 131_072
-    assert fill(server, 1, 196_608) == 196_608
+    grown = 16 * 131_072
+    assert fill(server, 1, 65_536) == 65_536 + grown - 131_072
+    server.connection.receive(PONG)  # nothing can be said yet: the peer has just heard of it
+    assert fill(server, 1, 524_288) == 524_288
+    assert fill(server, 1, 1_572_864) == 1_572_864
     server.connection.receive(PONG)
-    assert fill(server, 1, 212_992) == 212_992 + 400_000 - 262_144
-    assert server.connection.streams[1].window == 400_000
+    assert fill(server, 1, 524_288) == 524_288 + 3_000_000 - grown
+    assert server.connection.streams[1].window == 3_000_000
 
 
 def test_a_window_stays_as_it_is_where_little_comes_in_a_round_trip(server):

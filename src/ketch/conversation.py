@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from .codec import Decode, Encode
-from .errors import CodecError, Internal, StatusError
-from .rpc import ReplyStream
+from .errors import CodecError, Internal, StatusError, Unreachable
+from .rpc import One, ReplyStream
 from .transport import Stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 
 P = TypeVar("P")
+
+#: How often a call with one request is made again that was refused unseen.
+_RETRIES: Final = 2
 
 Opened: TypeAlias = tuple[Stream, Encode, Decode]
 
@@ -33,6 +36,7 @@ class Conversation(ReplyStream[P], Generic[P]):
         self._decode: Decode
         self._sender: asyncio.Task[None] | None = None
         self._ended = False
+        self._retries = _RETRIES
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -54,14 +58,18 @@ class Conversation(ReplyStream[P], Generic[P]):
             raise
 
     async def _next(self) -> P:
-        if self._stream is None:
-            self._stream, encode, self._decode = await self._open()
-            self._sender = asyncio.create_task(self._send(self._stream, encode), name=f"ketch requests of {self._path}")
-        try:
-            body = await self._stream.receive()
-        except StatusError:
-            self._raise_own_failure()
-            raise
+        while True:
+            stream = self._stream or await self._begin()
+            try:
+                body = await stream.receive()
+                break
+            except StatusError as error:
+                self._raise_own_failure()
+                if not isinstance(error, Unreachable) or not isinstance(self._requests, One) or not self._retries:
+                    raise
+                # No server has looked at it, and its one request can be sent again.
+                self._retries -= 1
+                await self._leave()
         if body is None:
             raise StopAsyncIteration
         try:
@@ -69,6 +77,11 @@ class Conversation(ReplyStream[P], Generic[P]):
         except CodecError as error:
             raise Internal(f"{self._path}: a reply is wrong: {error}") from error
         return reply
+
+    async def _begin(self) -> Stream:
+        self._stream, encode, self._decode = await self._open()
+        self._sender = asyncio.create_task(self._send(self._stream, encode), name=f"ketch requests of {self._path}")
+        return self._stream
 
     async def _send(self, stream: Stream, encode: Encode) -> None:
         try:
@@ -92,8 +105,13 @@ class Conversation(ReplyStream[P], Generic[P]):
 
     async def _finish(self) -> None:
         self._ended = True
+        await self._leave()
+
+    async def _leave(self) -> None:
         if self._stream is not None:
             self._stream.cancel()
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.gather(self._sender, return_exceptions=True)  # its error was raised by `_next`
+        if not self._ended:
+            self._stream = None

@@ -164,7 +164,7 @@ class Stub:
     def _server_stream(
         self, method: Method[Q, P], request: Q, timeout: float | None, metadata: Metadata | None
     ) -> ReplyStream[P]:
-        return self._caller.stream(self._service, method, _one(request), timeout, metadata)
+        return self._caller.stream(self._service, method, One(request), timeout, metadata)
 
     async def _client_stream(
         self,
@@ -202,5 +202,11 @@ async def _at_most(number: int, replies: AsyncIterable[P]) -> AsyncIterator[P]:
             return
 
 
-async def _one(request: Q) -> AsyncIterator[Q]:
-    yield request
+class One(AsyncIterable[Q]):
+    """The requests of a call that has one; they can be gone through again."""
+
+    def __init__(self, request: Q) -> None:
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[Q]:
+        yield self._request

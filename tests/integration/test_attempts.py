@@ -7,6 +7,9 @@ import pytest
 
 from ketch import Client, context
 from ketch.errors import DeadlineExceeded, Unavailable, Unreachable
+from ketch.http2 import frames
+from ketch.http2.codes import ErrorCode
+from ketch.http2.frames import HEADERS, PREFACE
 from ketch.registries.memory import MemoryRegistry
 from ketch.registry import Instance
 from ketch.rpc import Cardinality, Method, Stub
@@ -95,6 +98,29 @@ async def test_a_call_that_meets_a_closed_port_goes_to_the_next_instance(world, 
     stub = client.stub(EchoStub)
     assert [await stub.echo(str(number)) for number in range(8)] == [str(number) for number in range(8)]
     assert [reply async for reply in stub.many("one")] == ["one"]
+
+
+async def test_a_stream_of_replies_that_is_refused_unseen_is_asked_for_again(world, server, client):
+    refused = 0
+
+    async def refuse(reader, writer):
+        nonlocal refused
+        writer.write(frames.settings([]))
+        await reader.readexactly(len(PREFACE))
+        while True:
+            high, low, kind, _, stream_id = frames.HEAD.unpack(await reader.readexactly(9))
+            await reader.readexactly(high << 16 | low)
+            if kind == HEADERS:
+                refused += 1
+                writer.write(frames.rst_stream(stream_id, ErrorCode.REFUSED_STREAM))
+
+    full = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    await announce(world, f"127.0.0.1:{full.sockets[0].getsockname()[1]}")
+    await announce(world, server.address)
+    stub = client.stub(EchoStub)
+    assert [[reply async for reply in stub.many(str(number))] for number in range(4)] == [["0"], ["1"], ["2"], ["3"]]
+    assert refused
+    full.close()
 
 
 async def test_where_nobody_answers_the_last_error_is_told(world, client):

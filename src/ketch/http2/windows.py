@@ -96,7 +96,7 @@ class Windows:
 
     def _arm(self) -> None:
         """Let the next data begin a measurement."""
-        if self.target < self._limits.max_stream_window:
+        if self.target < self._limits.max_stream_window and self.low <= MAX_31:
             came = self._granted - self.left
             # What came before the very first measurement belongs to the round trip in which it begins.
             self._seen = 0 if self._seen < 0 and came <= self.target else came

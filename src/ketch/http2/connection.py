@@ -19,7 +19,7 @@ from .codes import ErrorCode, name_of
 from .compression import Decoder
 from .control import Control
 from .frames import END_HEADERS, END_STREAM, HEAD, HEADERS, MAX_31, PADDED
-from .headers import request_problem, response_problem, trailer_problem
+from .headers import later_problem, request_problem, response_problem
 from .limits import Limits
 from .reader import UNKNOWN, Reader, unpad
 from .settings import Settings
@@ -250,7 +250,13 @@ class Connection:
             self.streams.break_off(stream, "headers after the end", ErrorCode.STREAM_CLOSED)
             return
         else:
-            problem = self._further_problem(stream, headers, end=end, looped=looped)
+            problem = later_problem(headers, client=self.client, end=end)
+            if looped:
+                problem = "a stream that depends on itself"
+            elif end and stream.expected > 0:
+                problem = problem or "the body is shorter than its content-length"
+            elif not end:
+                stream.expected = headers.length
             if problem:
                 self.streams.break_off(stream, problem)
                 return
@@ -267,25 +273,7 @@ class Connection:
             self._on_late(stream_id)
             return None
         problem = self._check(headers) if headers.problem is None else headers.problem
-        malformed = looped or problem != "" or (end and headers.length > 0)
-        return self.streams.accept(stream_id, headers, malformed=malformed)
-
-    def _further_problem(self, stream: Stream, headers: Headers, *, end: bool, looped: bool) -> str:
-        """Return what is wrong with headers on an open stream: a response's, or trailers."""
-        problem = ""
-        if not self.client and not end:
-            problem = "trailers that don't end the stream"
-        elif self.client and not (end and (not headers.fields or headers.fields[0][0] != ":status")):
-            # The first list is a response's, and so is each that comes before it with a status of 1xx.
-            problem = self._check(headers) if headers.problem is None else headers.problem
-            stream.expected = -1 if end else headers.length
-        else:
-            problem = trailer_problem(headers) if headers.trailer_problem is None else headers.trailer_problem
-        if looped:
-            problem = "a stream that depends on itself"
-        elif end and stream.expected > 0:
-            problem = problem or "the body is shorter than its content-length"
-        return problem
+        return self.streams.accept(stream_id, headers, malformed=looped or problem != "" or (end and headers.length > 0))
 
     def _on_unexpected(self, stream_id: int) -> None:
         self._past.require_used(stream_id, "HEADERS")

@@ -38,6 +38,14 @@ def trailer_problem(headers: Headers) -> str:
     return headers.trailer_problem
 
 
+def later_problem(headers: Headers, *, client: bool, end: bool) -> str:
+    """Return what is wrong with headers on a stream that is open, "" if nothing is: a response's, or trailers."""
+    if client and not (end and (not headers.fields or headers.fields[0][0] != ":status")):
+        # The first list is a response's, and so is each that comes before it with a status of 1xx.
+        return response_problem(headers)
+    return trailer_problem(headers) if end else "trailers that don't end the stream"
+
+
 def _length(headers: Headers) -> int:
     """Return the announced length of the body in bytes, -1 for none, -2 for one that is no number."""
     for name, value in headers.fields:

@@ -273,7 +273,9 @@ class Connection:
             self._on_late(stream_id)
             return None
         problem = self._check(headers) if headers.problem is None else headers.problem
-        return self.streams.accept(stream_id, headers, malformed=looped or problem != "" or (end and headers.length > 0))
+        return self.streams.accept(
+            stream_id, headers, malformed=looped or bool(problem) or (end and headers.length > 0)
+        )
 
     def _on_unexpected(self, stream_id: int) -> None:
         self._past.require_used(stream_id, "HEADERS")

@@ -64,6 +64,7 @@ class GrpcChannel(transport.Channel):
                 retries -= 1
                 if not call.refused or retries < 0:
                     raise
+                timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
 
     async def stream(
         self,

@@ -234,9 +234,8 @@ class Connection:
             self.streams.break_off(stream, "data after the end", ErrorCode.STREAM_CLOSED)
             return
         self._past.require_used(stream_id, "DATA")
-        if self._past.is_dropped(stream_id):
-            return
-        self.streams.reject(stream_id, ErrorCode.STREAM_CLOSED)
+        if not self._past.is_dropped(stream_id):
+            self.streams.reject(stream_id, ErrorCode.STREAM_CLOSED)
 
     def _on_block(self, stream_id: int, block: bytes, end: bool, looped: bool) -> None:  # noqa: FBT001 - see Reader
         headers = self._decoder.decode(block)
@@ -273,9 +272,8 @@ class Connection:
             self._on_late(stream_id)
             return None
         problem = self._check(headers) if headers.problem is None else headers.problem
-        return self.streams.accept(
-            stream_id, headers, malformed=looped or bool(problem) or (end and headers.length > 0)
-        )
+        bad = looped or problem != "" or (end and headers.length > 0)
+        return self.streams.accept(stream_id, headers, malformed=bad)
 
     def _on_unexpected(self, stream_id: int) -> None:
         self._past.require_used(stream_id, "HEADERS")

@@ -273,7 +273,7 @@ class Consumer(Generic[T]):
         self.failed += 1
         if isinstance(error, CodecError):
             log.error("%s: dropped %r: %s", self.name, delivery.message, error)
-            return Outcome.DEAD
+            return Outcome.DONE
         log.error("%s failed on %r", self.name, delivery.message, exc_info=error)
         return Outcome.AGAIN
 

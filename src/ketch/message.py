@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CONTENT_TYPE = "content-type"
+
+#: CloudEvents' partitioning extension: events of one key belong together, in order.
+KEY = "ce-partitionkey"
+
+#: Set on an event that is published again for one group alone, which the others skip.
+ONLY_GROUP = "ketch-only-group"
+
+#: Set on a dead letter, and on one that is published again: what tells it from the event that it was.
+EDITION = "ketch-edition"
+
 SPEC_VERSION = "1.0"
 
 
@@ -60,9 +70,21 @@ class Message:
         return self.headers.get(CONTENT_TYPE, "")
 
     @property
+    def key(self) -> str:
+        """`ce-partitionkey`: events with the same one are handled in order; "" for none."""
+        return self.headers.get(KEY, "")
+
+    @property
+    def dedup_id(self) -> str:
+        """What a broker may tell a repeated publication by: source and id, which CloudEvents demands to be unique."""
+        edition = self.headers.get(EDITION)
+        name = f"{self.source}/{self.id}"
+        return f"{name}/{edition}" if edition else name
+
+    @property
     def metadata(self) -> dict[str, str]:
-        """The publisher's own headers: all but the CloudEvents attributes and the content type."""
-        return {k: v for k, v in self.headers.items() if not k.startswith("ce-") and k != CONTENT_TYPE}
+        """The publisher's own headers: all but the CloudEvents attributes, the content type and ketch's own."""
+        return {k: v for k, v in self.headers.items() if not k.startswith(("ce-", "ketch-")) and k != CONTENT_TYPE}
 
     def __repr__(self) -> str:
         # Neither headers nor body: they may hold what must not reach a log.
@@ -118,7 +140,7 @@ def own_metadata(metadata: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     """
     for name, value in metadata.items():
         lower = name.lower()
-        if lower.startswith("ce-") or lower == CONTENT_TYPE:
+        if lower.startswith(("ce-", "ketch-")) or lower == CONTENT_TYPE:
             raise ConfigurationError(f"metadata {name!r} is reserved for the event itself")
         if not lower or not lower.isascii() or not lower.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise ConfigurationError(f"metadata {name!r} is no header name: letters, digits, '-', '_' and '.'")

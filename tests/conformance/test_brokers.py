@@ -10,6 +10,8 @@ from ketch.testing.servers import nats_server
 
 
 class TestMemoryBroker(BrokerSuite):
+    processes = False
+
     @pytest.fixture
     def url(self):
         return f"memory://{uuid4().hex}"
@@ -30,18 +32,22 @@ class TestDirectBrokerInMemory(BrokerSuite):
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def nats_url():
+async def nats():
     async with nats_server() as server:
-        yield server.url
+        yield server
 
 
 class TestNatsBroker(BrokerSuite):
     @pytest.fixture
-    def url(self, nats_url):
-        return nats_url
+    def server(self, nats):
+        return nats
+
+    @pytest.fixture
+    def url(self, nats):
+        return f"{nats.url}?timeout=1"
 
 
 class TestNatsBrokerWithTheEnvelopeOfGoMicro(BrokerSuite):
     @pytest.fixture
-    def url(self, nats_url):
-        return f"{nats_url}?envelope=go-micro"
+    def url(self, nats):
+        return f"{nats.url}?envelope=go-micro"

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, ClassVar, Self
 from uuid import uuid4
 
-from ...broker import Broker, Capabilities, Site, Subscription
+from ...broker import PREFETCH, Broker, Capabilities, Site, Subscription
 from ...directory import Directory
 from ...errors import BrokerError, BrokerUnavailable, MessageTooLarge, RegistryError, TransportError, Unavailable
 from ...mailbox import Mailbox
@@ -77,7 +77,7 @@ class DirectBroker(Broker):
             self._directory = Directory(site.registry, site.transport.name, changed=self._changed)
             self._listening = asyncio.Lock()
 
-    async def publish(self, message: Message) -> None:
+    async def publish(self, message: Message, *, delay: float = 0.0) -> None:  # noqa: ARG002 - it declares no delay
         """Put the event into the batch of each process that is to get it."""
         audience = self._audiences.get(message.topic) or await self._watch(message.topic)
         if len(message.body) > _MAX_BODY:
@@ -119,7 +119,14 @@ class DirectBroker(Broker):
         peer = self._peers[address] = Peer(address, channel)
         return peer
 
-    async def subscribe(self, topic: str, *, group: str | None) -> Subscription:
+    async def subscribe(
+        self,
+        topic: str,
+        *,
+        group: str | None,
+        prefetch: int = PREFETCH,  # noqa: ARG002 - at most once: nothing is unsettled
+        since: float | None = None,  # noqa: ARG002 - it declares no replay
+    ) -> Subscription:
         """Listen, if nothing did yet, and register the subscription."""
         site = self._open_site()
         tls = site.transport.tls

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from nats import errors
 from nats.aio.client import Client
 
-from ...broker import Broker, Capabilities, Site, Subscription
+from ...broker import PREFETCH, Broker, Capabilities, Site, Subscription
 from ...errors import BrokerError, BrokerUnavailable, MessageTooLarge, SubscriptionRefused
 from .config import Config
 from .envelope import native, unwrap, wrap
@@ -114,7 +114,7 @@ class NatsBroker(Broker):
         why = str(error) or self._trouble or "no answer"
         return BrokerUnavailable(f"{self.location}: {why}; is it running?")
 
-    async def publish(self, message: Message) -> None:
+    async def publish(self, message: Message, *, delay: float = 0.0) -> None:  # noqa: ARG002 - it declares no delay
         """Hand the event to the driver, which writes it within this turn of the event loop."""
         client = self._open_client()
         if message.topic not in self._subjects:
@@ -157,7 +157,14 @@ class NatsBroker(Broker):
                 f"{self.location}: publishing to {topic} waited {self._config.timeout:g} s for the connection"
             ) from None
 
-    async def subscribe(self, topic: str, *, group: str | None) -> Subscription:
+    async def subscribe(
+        self,
+        topic: str,
+        *,
+        group: str | None,
+        prefetch: int = PREFETCH,  # noqa: ARG002 - at most once: nothing is unsettled
+        since: float | None = None,  # noqa: ARG002 - it declares no replay
+    ) -> Subscription:
         """Subscribe, and wait until the server has it."""
         client = self._open_client()
         subscription = NatsSubscription(topic, self._read)

@@ -1,0 +1,12 @@
+"""Real servers for tests, without Docker: from wheels or apt, on free loopback ports, in temporary folders.
+
+    async with nats_server() as server:
+        broker = NatsBroker.from_url(Url.parse(server.url))
+
+Each is stopped by its process id when the block is left, killed if it doesn't obey.
+"""
+
+from .nats import nats_server
+from .process import Server, free_port, program
+
+__all__ = ["Server", "free_port", "nats_server", "program"]

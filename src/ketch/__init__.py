@@ -16,7 +16,9 @@ from .errors import (
     NotFound,
     OutOfRange,
     PermissionDenied,
+    Reject,
     ResourceExhausted,
+    Retry,
     StatusError,
     Unauthenticated,
     Unavailable,
@@ -25,6 +27,7 @@ from .errors import (
 )
 from .message import Message
 from .options import Options
+from .retry import RetryPolicy
 from .service import Service
 from .settings import add_flags
 from .topic import Publisher, Topic
@@ -50,7 +53,10 @@ __all__ = [
     "OutOfRange",
     "PermissionDenied",
     "Publisher",
+    "Reject",
     "ResourceExhausted",
+    "Retry",
+    "RetryPolicy",
     "Service",
     "StatusError",
     "Topic",

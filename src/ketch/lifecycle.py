@@ -4,45 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 from .client import Client
-from .errors import KetchError, RegistryError
-from .health import Health
+from .errors import CapabilityError, KetchError, RegistryError
+from .plugins import Plugins
 from .registry import Instance
 from .server import routes
 from .standard.servicers import standard
 
 if TYPE_CHECKING:
-    from .call import Middleware
+    from collections.abc import Iterator
+
     from .consumer import Consumer
+    from .declared import Declared
     from .options import Options
-    from .rpc import Servicer
-    from .topic import Publisher
     from .transport import Listener, Route
 
 log = logging.getLogger("ketch")
 
-Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
-
 #: Seconds between two looks at handlers that may hang.
 _WATCH = 30.0
-
-
-@dataclass(slots=True)
-class Declared:
-    """What a service consists of."""
-
-    middleware: tuple[Middleware, ...] = ()
-    servicers: list[Servicer] = field(default_factory=list)
-    consumers: list[Consumer[Any]] = field(default_factory=list)
-    publishers: list[Publisher[Any]] = field(default_factory=list)
-    lifespans: list[Lifespan] = field(default_factory=list)
-    health: Health = field(default_factory=Health)
 
 
 class Lifecycle:
@@ -70,11 +54,7 @@ class Lifecycle:
         return self.options.advertise or listened
 
     async def wait(self) -> None:
-        """Return never, unless a consumer is lost for good, which is raised.
-
-        Raises:
-            BrokerError: what the consumer died of.
-        """
+        """Return never: a consumer that is lost is made again, and says so in `health`."""
         if self._watch is not None:
             await asyncio.shield(self._watch)
 
@@ -101,7 +81,8 @@ class Lifecycle:
         stack.push_async_callback(self.client.stop)
         await self.client.start()
         for publisher in declared.publishers:
-            publisher.bind(options.broker, options.codecs, source=options.name, middleware=declared.middleware)
+            with _said_which_brokers_can():
+                publisher.bind(options.broker, options.codecs, source=options.name, middleware=declared.middleware)
             stack.callback(publisher.unbind)
         for lifespan in declared.lifespans:
             await stack.enter_async_context(lifespan())
@@ -110,7 +91,8 @@ class Lifecycle:
         await self._start_health()
         self._listener = await options.transport.listen(options.address, self._routes())
         for consumer in declared.consumers:
-            await consumer.start(options.broker, options.codecs, declared.middleware)
+            with _said_which_brokers_can():
+                await consumer.start(options.broker, options.codecs, declared.middleware)
             self._started.append(consumer)
         instance = self._instance()
         stack.push_async_callback(self._deregister, instance)
@@ -175,19 +157,6 @@ class Lifecycle:
             log.warning("%s: could not be deregistered: %s", self.options.name, error)
 
     async def _supervise(self) -> None:
-        watched = [asyncio.ensure_future(consumer.wait()) for consumer in self._started]
-        watched.append(asyncio.ensure_future(self._look_for_hangs()))
-        try:
-            await asyncio.gather(*watched)
-        except Exception as error:
-            log.critical("%s is deaf: %s", self.options.name, error)
-            raise
-        finally:
-            for task in watched:
-                task.cancel()
-            await asyncio.gather(*watched, return_exceptions=True)  # the first was raised above
-
-    async def _look_for_hangs(self) -> None:
         while True:
             await asyncio.sleep(_WATCH)
             for consumer in self._started:
@@ -214,3 +183,14 @@ class Lifecycle:
 
 def _trouble(consumer: Consumer[Any]) -> str:
     return consumer.trouble
+
+
+@contextmanager
+def _said_which_brokers_can() -> Iterator[None]:
+    try:
+        yield
+    except CapabilityError as error:
+        if not error.needs:
+            raise
+        others = ", ".join(Plugins().brokers_that(*error.needs)) or "none that is installed"
+        raise CapabilityError(f"{error}. Brokers that do: {others}", *error.needs) from None

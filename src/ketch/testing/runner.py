@@ -73,7 +73,7 @@ class App:
         """Watch a topic: every event published from now on."""
         await self.client.connect_broker()
         watch: Watch[T] = Watch()
-        consumer = Consumer(topic, watch.handle, group=None)
+        consumer = Consumer(topic, watch.handle)
         await consumer.start(self._options.broker, self._options.codecs)
         self._stack.push_async_callback(consumer.close)
         return watch

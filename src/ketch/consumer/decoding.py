@@ -1,0 +1,59 @@
+"""Decoding: from a message to its payload, by the content type that it says it has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from ..codec import JSON, PROTOBUF
+from ..errors import CodecError
+from ..message import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from ..codec import Codecs, Decode
+    from ..message import Message
+    from ..topic import Topic
+
+T = TypeVar("T")
+
+#: Decoders remembered by content type; a publisher that makes types up must not fill the memory.
+_CONTENT_TYPES = 16
+
+
+class Decoding(Generic[T]):
+    """Decodes one topic's events."""
+
+    def __init__(self, topic: Topic[T], codecs: Codecs) -> None:
+        self._topic = topic
+        self._codecs = codecs
+        self._decoders: dict[str, Decode] = {}
+        self._decoder(topic.content_type)
+        # A protobuf body of another type often parses, into nonsense, so there the event's type has to fit.
+        self._type = topic.event_type
+        self._binary = self._decoder(PROTOBUF) if hasattr(topic.type, "DESCRIPTOR") else None
+
+    def decode(self, message: Message) -> T:
+        """Return a message's payload.
+
+        Raises:
+            CodecError: body and type don't fit together.
+        """
+        headers = message.headers
+        content_type = headers.get(CONTENT_TYPE) or self._guess(message)
+        decode = self._decoders.get(content_type) or self._decoder(content_type)
+        if decode is self._binary:
+            said = headers.get("ce-type")
+            if said and said != self._type:
+                raise CodecError(f"the event is a {said}, not a {self._type}")
+        payload: T = decode(message.body)
+        return payload
+
+    def _guess(self, message: Message) -> str:
+        # A plain client of the broker need not say what it sends. No proto3 message starts with "{": that byte is
+        # the tag of a group, which proto3 doesn't have.
+        return JSON if message.body.startswith(b"{") else self._topic.content_type
+
+    def _decoder(self, content_type: str) -> Decode:
+        decode = self._codecs.find(content_type).decoder(self._topic.type)
+        if len(self._decoders) < _CONTENT_TYPES:
+            self._decoders[content_type] = decode
+        return decode

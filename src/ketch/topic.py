@@ -145,9 +145,7 @@ class Publisher(Generic[T]):
         body = self._encode(payload)
         headers = stamp(self._shared)
         if key or self._key is not None:
-            key = key or str(self._key(payload))  # type: ignore[misc]  # one of the two is there
-            _check_key(key)
-            headers[KEY] = key
+            headers[KEY] = checked_key(key or str(self._key(payload)))  # type: ignore[misc]  # one of the two is there
         if self._chain is not None:
             message = Message(self.topic.name, headers, body)
             call = Call(Kind.PUBLISH, self.topic.name, payload, dict(metadata or {}), message=message)
@@ -176,15 +174,31 @@ def _delay(broker: Broker, topic: str, delay: float, at: datetime | None) -> flo
         if at.tzinfo is None:
             raise ConfigurationError(f"{topic}: at={at.isoformat()} has no time zone; datetime.now(UTC) has")
         delay = max(0.0, at.timestamp() - time.time())
+    return check_delay(broker, topic, delay)
+
+
+def check_delay(broker: Broker, topic: str, delay: float) -> float:
+    """Return a delay that the broker can do.
+
+    Raises:
+        CapabilityError: it can't hold an event back, or not for so long.
+        ConfigurationError: it isn't a time.
+    """
     if not 0 <= delay < math.inf:
         raise ConfigurationError(f"{topic}: a delay of {delay} seconds")
     most = broker.capabilities.max_delay
     if delay > most:
         can = f"holds events back for at most {most:g} s" if most else "can't hold events back"
-        raise CapabilityError(f"{topic}: a delay of {delay:.0f} s; broker {broker.name} {can}")
+        raise CapabilityError(f"{topic}: a delay of {delay:.0f} s; broker {broker.name} {can}", "max_delay")
     return delay
 
 
-def _check_key(key: str) -> None:
+def checked_key(key: str) -> str:
+    """Return a key that can travel.
+
+    Raises:
+        ConfigurationError: it can't.
+    """
     if not key.isprintable() or len(key) > _KEY or key != key.strip():
         raise ConfigurationError(f"a key is printable, at most {_KEY} characters, without white space around it")
+    return key

@@ -33,7 +33,8 @@ class Topic(Generic[T]):
 
     Args:
         name: the topic's name at the broker, such as `user.created`.
-        type_: the payload's class: a generated protobuf message, a dataclass, `dict`, …
+        type_: the payload's class: a generated protobuf message, a dataclass, `dict`, …; `Message` for subscribers that
+            want events as they come, of whatever type.
         content_type: how publishers encode it; by default protobuf for protobuf messages and JSON for the rest.
             Subscribers decode whatever content type an event says it has.
         delivery: the promise that publishers and subscribers of the topic rely on; a service doesn't start on a broker
@@ -85,6 +86,8 @@ class Publisher(Generic[T]):
     def __init__(self, topic: Topic[T]) -> None:
         if topic.is_pattern:
             raise ConfigurationError(f"{topic.name} is a pattern of topics, which can only be subscribed to")
+        if topic.type is Message:
+            raise ConfigurationError(f"{topic.name} is of any type, so it can only be subscribed to")
         self.topic = topic
         self._key = topic.key
         self._broker: Broker | None = None

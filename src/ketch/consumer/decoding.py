@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..codec import JSON, PROTOBUF
 from ..errors import CodecError
-from ..message import CONTENT_TYPE
+from ..message import CONTENT_TYPE, Message
 
 if TYPE_CHECKING:
     from ..codec import Codecs, Decode
-    from ..message import Message
     from ..topic import Topic
 
 T = TypeVar("T")
@@ -25,8 +24,10 @@ class Decoding(Generic[T]):
     def __init__(self, topic: Topic[T], codecs: Codecs) -> None:
         self._topic = topic
         self._codecs = codecs
+        self._raw = topic.type is Message
         self._decoders: dict[str, Decode] = {}
-        self._decoder(topic.content_type)
+        if not self._raw:
+            self._decoder(topic.content_type)
         # A protobuf body of another type often parses, into nonsense, so there the event's type has to fit.
         self._type = topic.event_type
         self._binary = self._decoder(PROTOBUF) if hasattr(topic.type, "DESCRIPTOR") else None
@@ -37,6 +38,8 @@ class Decoding(Generic[T]):
         Raises:
             CodecError: body and type don't fit together.
         """
+        if self._raw:
+            return message  # type: ignore[return-value]  # the topic's type is Message
         headers = message.headers
         content_type = headers.get(CONTENT_TYPE) or self._guess(message)
         decode = self._decoders.get(content_type) or self._decoder(content_type)

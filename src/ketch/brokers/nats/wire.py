@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-from ...message import CONTENT_TYPE, SPEC_VERSION, LazyHeaders
+from ...message import CONTENT_TYPE, SPEC_VERSION, BySharedHeaders, LazyHeaders, Stamped
 
 if TYPE_CHECKING:
     from ...message import Message
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Sink: TypeAlias = Callable[[list[tuple[str, "RawHeaders | None", bytes]]], Awaitable[None]]
 
 _HEADER_LINE = b"NATS/1.0\r\n"
+_END = b"\r\n"
 
 #: Longest line of the protocol that is no payload (the server's own limit, `max_control_line`, is 4096 by default).
 _MAX_LINE = 64 * 1024
@@ -84,10 +85,29 @@ class Writer:
 
     def __init__(self) -> None:
         self._shared: dict[tuple[str, str, str], bytes] = {}
+        self._stamped = BySharedHeaders(self._block)
 
     def command(self, message: Message) -> bytes | None:
         """Return the command, or None for a message that isn't plain, which the driver can write."""
         headers = message.headers
+        if type(headers) is Stamped:
+            shared = self._stamped[headers.shared]
+            if not shared:
+                return None
+            # Id and time are our own: plain ASCII.
+            own = f"ce-id: {headers.id}\r\nce-time: {headers.time}\r\n\r\n".encode()
+            body = message.body
+            size = len(shared) + len(own)
+            return b"".join((f"HPUB {message.topic} {size} {size + len(body)}\r\n".encode(), shared, own, body, _END))
+        return self._command(message, headers)
+
+    def _block(self, shared: Mapping[str, str]) -> bytes:
+        try:
+            return self._share((shared["ce-source"], shared["ce-type"], shared[CONTENT_TYPE]))
+        except KeyError:
+            return b""
+
+    def _command(self, message: Message, headers: Mapping[str, str]) -> bytes | None:
         try:
             key = (headers["ce-source"], headers["ce-type"], headers[CONTENT_TYPE])
             if len(headers) != _PLAIN or headers["ce-specversion"] != SPEC_VERSION:
@@ -103,7 +123,7 @@ class Writer:
         body = message.body
         size = len(shared) + len(own)
         line = f"HPUB {message.topic} {size} {size + len(body)}\r\n"
-        return b"".join((line.encode(), shared, own.encode(), body, b"\r\n"))
+        return b"".join((line.encode(), shared, own.encode(), body, _END))
 
     def _share(self, key: tuple[str, str, str]) -> bytes:
         source, type_, content_type = key

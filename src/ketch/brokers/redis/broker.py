@@ -6,11 +6,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from hiredis import ReplyError, pack_command
+from hiredis import ReplyError
 
 from ...broker import PREFETCH, Broker, Capabilities, Site, Subscription
 from ...errors import BrokerUnavailable, MessageTooLarge, SubscriptionRefused
 from ..resp.config import OPTIONS, Config
+from ..resp.connection import pack
 from ..resp.link import Link
 from ..resp.refusal import refusal
 from .channels import Channels, ChannelSubscription
@@ -97,7 +98,7 @@ class RedisBroker(Broker):
             raise BrokerUnavailable("redis: the broker isn't open")
         if len(message.body) > _MAX_BODY:
             raise MessageTooLarge(f"{len(message.body)} bytes are over redis's limit of {_MAX_BODY}")
-        packed = pack_command(("PUBLISH", message.topic, wrap(message)))
+        packed = pack(("PUBLISH", message.topic, wrap(message)))
         connection = link.connection or await link.up()
         if message.topic not in self._topics:
             await self._publish_first(message.topic, connection.send(packed))

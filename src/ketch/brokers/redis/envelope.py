@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _MAX_METADATA = 256
 
 
+_NO_DATA = msgspec.Raw()
+
+
 class _Event(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     specversion: str
     id: str | None = None
@@ -34,7 +37,7 @@ class _Event(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     partitionkey: str | None = None
     ketchmetadata: str = ""
     data_base64: bytes | None = None
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = _NO_DATA  # not `| None`: a union with it is read as None only
 
 
 _HEADERS = (
@@ -140,11 +143,9 @@ def _extensions(members: Mapping[str, msgspec.Raw]) -> dict[str, str]:
     return found
 
 
-def _body(base64: bytes | None, data: msgspec.Raw | None, content_type: str) -> bytes:
+def _body(base64: bytes | None, data: msgspec.Raw, content_type: str) -> bytes:
     if base64 is not None:
         return base64
-    if data is None:
-        return b""
     raw = bytes(data)
     # Text of a type that isn't JSON is that text (section 3.1.2 of the JSON format).
     return _text(raw).encode() if raw[:1] == b'"' and not is_json(content_type) else raw

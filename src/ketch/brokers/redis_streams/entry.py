@@ -4,11 +4,12 @@ CloudEvents has no binding for Redis; this is its binary mode as HTTP and NATS h
 `ce-source` …, `content-type` is the body's type, metadata go by their own names, and the payload stays as it is. So a
 plain `XADD user.created * data '{"name": "Ada"}'` is an event, and a plain `XREAD` shows what is in one.
 
-Metadata called `data` would be taken for the body: it gets an underscore in front, as do `_data`, `__data` …
+Metadata called `data` would be taken for the body: it goes by `:data`, which no metadata can be called.
 """
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ...broker import Delivery
@@ -17,8 +18,11 @@ from ...message import LazyHeaders, Message
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_DATA = "data"
 _BODY = b"data"
+_NAMESAKE = b":data"
+
+#: The field that our entries begin with.
+_FIRST = b"ce-specversion"
 
 
 class Fields(LazyHeaders):
@@ -32,47 +36,33 @@ class Fields(LazyHeaders):
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a header's value."""
-        if self._all is None:
-            # Every second one is a name; a value that looks like one is told by its place.
+        if self._all is None and name != "data":
             raw = self._raw
             try:
                 at = raw.index(name.encode())
             except ValueError:
-                return self._made().get(name, default) if name.startswith("_") else self._other(name, default)
-            if not at & 1 and name.lstrip("_") != _DATA:
-                return raw[at + 1].decode("utf-8", "replace")
+                if raw[0] == _FIRST:  # a plain client may have written the name in capitals, we have not
+                    return default
+            else:
+                if not at & 1:  # every second one is a name
+                    return raw[at + 1].decode("utf-8", "replace")
         return self._made().get(name, default)
-
-    def _other(self, name: str, default: Any) -> Any:
-        """Answer for a header that isn't there under this very name: a plain client may have written it in capitals."""
-        raw = self._raw
-        if any(field != field.lower() for field in raw[::2]):
-            return self._made().get(name, default)
-        return default
 
     def _parse(self) -> dict[str, str]:
         headers: dict[str, str] = {}
         raw = self._raw
         for name, value in zip(raw[::2], raw[1::2], strict=False):
-            if name == _BODY:
-                continue
-            text = name.decode("utf-8", "replace").lower()
-            headers.setdefault(text[1:] if _escaped(text) else text, value.decode("utf-8", "replace"))
+            if name != _BODY:
+                text = "data" if name == _NAMESAKE else name.decode("utf-8", "replace").lower()
+                headers.setdefault(text, value.decode("utf-8", "replace"))
         return headers
-
-
-def _escaped(name: str) -> bool:
-    return name.startswith("_") and name.lstrip("_") == _DATA
 
 
 def fields(message: Message) -> list[str | bytes]:
     """Return the fields and values of a message's entry."""
-    flat: list[str | bytes] = []
-    for name, value in message.headers.items():
-        flat.append(name if name.lstrip("_") != _DATA else f"_{name}")
-        flat.append(value)
-    flat.append(_DATA)
-    flat.append(message.body)
+    flat: list[str | bytes] = [*chain.from_iterable(message.headers.items()), _BODY, message.body]
+    if "data" in message.headers:
+        flat[2 * list(message.headers).index("data")] = _NAMESAKE
     return flat
 
 

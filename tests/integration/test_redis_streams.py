@@ -19,7 +19,7 @@ from ketch.testing.servers import redis_server
 from ketch.transports.memory import MemoryTransport
 from ketch.url import Url
 
-pytestmark = pytest.mark.xdist_group("redis")
+pytestmark = pytest.mark.xdist_group("redis-streams")
 
 SHARED = event_headers(source="test", type="t.v1.T", content_type="application/protobuf")
 

@@ -1,4 +1,4 @@
-"""The Redis brokers pass the suite, against a real server."""
+"""Redis pub/sub passes the suite, against a real server."""
 
 import os
 
@@ -30,15 +30,3 @@ class TestRedisBroker(BrokerSuite):
     @pytest.fixture
     def url(self, redis):
         return f"{redis.url}?timeout=1"
-
-
-class TestRedisStreamsBroker(BrokerSuite):
-    hold = 1.5
-
-    @pytest.fixture
-    def server(self, redis):
-        return redis
-
-    @pytest.fixture
-    def url(self, redis):
-        return redis.url.replace("redis://", "redis-streams://") + "?timeout=1&claim_after=1"

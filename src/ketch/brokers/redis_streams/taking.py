@@ -59,7 +59,7 @@ class Taking(Subscription):
     def __init__(self, config: Config, name: str, main: Link, topic: str, prefetch: int) -> None:
         self.topic = topic
         self._config = config
-        self._reader = Link(config, name, greet=self._greet, quiet=True)
+        self._reader = Link(config, name, greet=self._greet, blocks=TENDING, quiet=True)
         self._main = main
         self._limit = prefetch
         self._loop = asyncio.get_running_loop()
@@ -95,7 +95,11 @@ class Taking(Subscription):
 
     async def _greet(self, connection: Connection) -> None:
         """Learn how the server calls a new connection."""
-        self._client = await connection.request("CLIENT", "ID")
+        try:
+            self._client = await connection.request("CLIENT", "ID")
+        except ReplyError as error:
+            # Then a command that blocks ends by itself, in half a second.
+            log.debug("redis-streams: %s: commands can't be woken: %s", self._config.location, error)
 
     # --- for the subclasses
 
@@ -133,6 +137,9 @@ class Taking(Subscription):
                     await self._refused(connection, error)
         except BrokerError as error:
             self._error = error
+        except Exception as error:  # a task that ends in silence would be a deaf consumer
+            log.exception("redis-streams: taking from %s ended", self.topic)
+            self._error = BrokerError(f"{self._config.location}: taking from {self.topic} ended: {error!r}")
         finally:
             self._ended = True
             self._readable.set()

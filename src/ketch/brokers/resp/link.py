@@ -37,6 +37,7 @@ class Link:
         name: what the server's `CLIENT LIST` shows; never a secret.
         greet: called with each new connection before anybody else uses it.
         pushed: see `Connection`.
+        blocks: seconds that a command may block on the server.
         quiet: whether what becomes of it is for debugging only, because another link to the server tells.
     """
 
@@ -47,12 +48,14 @@ class Link:
         *,
         greet: Callable[[Connection], Awaitable[None]] = _no_greeting,
         pushed: Pushed | None = None,
+        blocks: float = 0.0,
         quiet: bool = False,
     ) -> None:
         self._config = config
         self._name = "".join(c if "!" <= c <= "~" else "-" for c in name)
         self._greet = greet
         self._pushed = pushed
+        self._patience = config.timeout + blocks
         self._level = logging.DEBUG if quiet else logging.WARNING
         self._up = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
@@ -75,7 +78,7 @@ class Link:
         try:
             async with asyncio.timeout(config.connect_timeout):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(config.location, config.timeout, self._pushed),
+                    lambda: Connection(config.location, self._patience, self._pushed),
                     config.host,
                     config.port,
                     ssl=config.tls,
@@ -143,6 +146,8 @@ class Link:
                 if told != str(error):  # one line for each change
                     log.log(self._level, "redis: %s", error)
                     told = str(error)
+            except Exception:  # whatever it is, to give up would leave a deaf program that looks well
+                log.exception("redis: can't connect to %s, trying on", self._config.location)
 
     async def up(self) -> Connection:
         """Return the connection; wait for it, if need be, up to the timeout.

@@ -1,7 +1,6 @@
 """Redis Streams pass the suite, against a real server."""
 
 import os
-
 from typing import ClassVar
 
 import pytest

@@ -5,5 +5,5 @@ link.py         a connection that is made again, for ever
 config.py       what the URL of a Redis broker says
 refusal.py      the server's errors, as ours
 
-The parser and the packer are hiredis's. The client of redis-py isn't used: see decision 6.
+The parser and the packer are hiredis's; why the rest isn't redis-py's is in docs/decisions, "Redis".
 """

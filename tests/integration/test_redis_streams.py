@@ -221,7 +221,7 @@ async def test_the_dead_are_buried_and_what_they_held_is_handled():
             await publish(broker, b"a", b"b", b"c", b"d")
 
             async def shared():
-                return len(survivor._held) + len(victim._held) == 4
+                return len(survivor._hand) + len(victim._hand) == 4
 
             await until(shared)
             victim._task.cancel()  # it is alive no more, and says nothing of it
@@ -232,8 +232,23 @@ async def test_the_dead_are_buried_and_what_they_held_is_handled():
                 return name.encode() not in {c["name"] for c in await client.xinfo_consumers("t", "g")}
 
             await until(buried)
-            victim._held.clear()
+            victim._hand.clear()
         assert (await client.xpending("t", "g"))["pending"] == 0
+
+
+async def test_what_is_in_hand_after_stop_is_nobody_elses():
+    async with running("?claim_after=1") as (_, broker, _):
+        subscription = await broker.subscribe("t", group="g")
+        await publish(broker, b"x")
+        held = await hold(subscription, 1)
+        await subscription.stop()
+        other = await broker.subscribe("t", group="g")
+        receiving = asyncio.create_task(other.receive())
+        assert not (await asyncio.wait({receiving}, timeout=2.0))[0]
+        await subscription.settle(done(held))
+        await subscription.close()
+        await publish(broker, b"end")
+        assert [delivery.message.body for delivery in await receiving] == [b"end"]
 
 
 async def test_what_a_plain_client_holds_for_too_long_is_handled():

@@ -99,15 +99,14 @@ class RedisBroker(Broker):
         if len(message.body) > _MAX_BODY:
             raise MessageTooLarge(f"{len(message.body)} bytes are over redis's limit of {_MAX_BODY}")
         packed = pack(("PUBLISH", message.topic, wrap(message)))
-        connection = link.connection or await link.up()
+        connection = await link.up()
         if message.topic not in self._topics:
             await self._publish_first(message.topic, connection.send(packed))
             return
         while self._ahead >= _AHEAD or self._ahead_bytes >= _AHEAD_BYTES:
             self._room.clear()
             await self._room.wait()
-        if connection.lost.is_set():
-            connection = await link.up()
+        connection = await link.up()
         size = len(packed)
         self._ahead += 1
         self._ahead_bytes += size

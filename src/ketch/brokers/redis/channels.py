@@ -87,16 +87,17 @@ class Channels:
 
     async def greet(self, connection: Connection) -> None:
         """Subscribe a new connection to everything."""
-        asked = {key: connection.request(*_command(*key)) for key in self._mailboxes}
-        for (_, name), reply in asked.items():
-            try:
-                await reply
-            except ReplyError as error:
-                for mailbox in self._named(name):
-                    mailbox.fail(BrokerError(f"redis: {mailbox.topic}: {error}"))
-
-    def _named(self, name: bytes) -> list[ChannelSubscription]:
-        return [m for key, mailboxes in self._mailboxes.items() if key[1] == name for m in mailboxes]
+        keys = list(self._mailboxes)
+        answers = await asyncio.gather(
+            *(connection.request(*_command(*key)) for key in keys),
+            return_exceptions=True,
+        )
+        for key, answer in zip(keys, answers, strict=True):
+            if isinstance(answer, ReplyError):
+                for mailbox in self._mailboxes.get(key, ()):
+                    mailbox.fail(BrokerError(f"redis: {mailbox.topic}: {answer}"))
+            elif isinstance(answer, BaseException):
+                raise answer
 
     async def join(self, mailbox: ChannelSubscription, call: Callable[..., Any]) -> None:
         """Subscribe; at return the server has it."""

@@ -40,22 +40,20 @@ class Alone(Taking):
         for handled, outcome in settled:
             if outcome is Outcome.DONE:
                 done.append(handled)
-            elif handled.raw in self._held:
+            elif handled.raw in self._hand:
                 fresh = Delivery(handled.message, handled.attempt + 1, handled.raw)
                 if handled.retry_after > 0:
                     self._later(handled.retry_after, fresh)
                 else:
                     again.append(fresh)
         if again:
-            self._queue.append(again)
-            self._readable.set()
-        self._forget(done)
+            self._hand.put_again(again)
+        self._hand.drop(done)
 
     def _later(self, seconds: float, fresh: Delivery) -> None:
         def due() -> None:
             self._timers.discard(timer)
-            self._queue.append([fresh])
-            self._readable.set()
+            self._hand.put_again([fresh])
 
         timer = self._loop.call_later(seconds, due)
         self._timers.add(timer)

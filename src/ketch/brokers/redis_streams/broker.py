@@ -103,7 +103,7 @@ class RedisStreamsBroker(Broker):
         if len(message.body) > _MAX_BODY:
             raise MessageTooLarge(f"{len(message.body)} bytes are over redis-streams' limit of {_MAX_BODY}")
         packed = self._later(message, delay) if delay > 0 else pack(("XADD", topic, "*", *fields(message)))
-        connection = link.connection or await link.up()
+        connection = await link.up()
         try:
             await connection.send(packed)
         except ReplyError as error:

@@ -72,10 +72,16 @@ class Member(Taking):
             await self._give_back_strays(connection)
         later = await release(connection, self.topic)
         now = self._loop.time()
-        room = max(0, self._limit - len(self._held))
         due = await connection.request(
             *("EVAL", TEND, 2, self.topic, names.alive(self.topic, self._group)),
-            *(self._group, names.WAITING, DUE, self._consumer, room, self._silence_that_is_death(now)),
+            *(
+                self._group,
+                names.WAITING,
+                DUE,
+                self._consumer,
+                0 if self._stopping else self._hand.room,
+                self._silence_that_is_death(now),
+            ),
         )
         self._tended = now
         self._put([delivery(self.topic, entry_id, fields, attempt) for entry_id, fields, attempt in due])
@@ -103,11 +109,11 @@ class Member(Taking):
         """Give back what the server holds to be ours and we don't have: its reply, or our word, was lost on the way."""
         self._strays = False
         pending = await connection.request(
-            "XPENDING", self.topic, self._group, "-", "+", len(self._held) + 1000, self._consumer
+            "XPENDING", self.topic, self._group, "-", "+", len(self._hand) + 1000, self._consumer
         )
         strays: list[Argument] = []
         for entry_id, *_ in pending:
-            if entry_id not in self._held:
+            if entry_id not in self._hand:
                 strays += (entry_id, 0, 1)
         if strays:
             await connection.request(*self._script(GIVE_BACK), *strays)
@@ -127,7 +133,7 @@ class Member(Taking):
         for handled, outcome in settled:
             if outcome is Outcome.DONE:
                 done.append(handled.raw)
-            elif handled.raw in self._held:
+            elif handled.raw in self._hand:
                 seconds = min(handled.retry_after, DUE / 1000)
                 again += (handled.raw, round(seconds * 1000), 1)
                 due.append(now + seconds)
@@ -140,13 +146,12 @@ class Member(Taking):
             self._strays = True
             raise refusal(self._config.location, f"can't settle events of {self.topic}", error) from error
         finally:
-            self._forget(handled for handled, _ in settled)
+            self._hand.drop(handled for handled, _ in settled)
         if due:
             self._expect(due)
 
     async def _tell(self, done: list[Any], again: list[Any]) -> None:
-        main = self._main
-        connection = main.connection or await main.up()
+        connection = await self._main.up()
         replies = []
         if done:
             replies.append(connection.request("XACK", self.topic, self._group, *done))
@@ -171,7 +176,7 @@ class Member(Taking):
             await super().close()
 
     async def _leave(self) -> None:
-        untried: list[Any] = [taken.raw for batch in self._queue for taken in batch]
+        untried: list[Any] = self._hand.untried()
         try:
             alive = names.alive(self.topic, self._group)
             await self._main.call(*self._script(LEAVE, alive), *untried)

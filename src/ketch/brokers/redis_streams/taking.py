@@ -6,10 +6,10 @@ They read ahead, up to the prefetch, with one blocking command at a time on a co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from abc import abstractmethod
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from hiredis import ReplyError
@@ -19,9 +19,10 @@ from ...errors import BrokerError, BrokerUnavailable
 from ..resp.link import Link
 from ..resp.refusal import away, no_group, refusal
 from .entry import delivery
+from .hand import Hand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from ...broker import Delivery
     from ..resp.config import Config
@@ -31,15 +32,6 @@ log = logging.getLogger("ketch.broker")
 
 #: Seconds between two looks at what else is to be delivered, beside what is new in the stream.
 TENDING = 0.5
-
-#: Bytes of bodies that one command is to bring, about.
-_BYTES = 4 * 1024 * 1024
-
-#: Most events that one command brings.
-_COUNT = 512
-
-#: The share of its limit that is to be free before a full subscription reads on: one event at a time is expensive.
-_SHARE = 8
 
 #: Seconds between two tries to wake a command that blocks on the server.
 _WAKING = 0.05
@@ -61,18 +53,14 @@ class Taking(Subscription):
         self._config = config
         self._reader = Link(config, name, greet=self._greet, blocks=TENDING, quiet=True)
         self._main = main
-        self._limit = prefetch
+        self._hand = Hand(prefetch)
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[list[Delivery]] = deque()
-        self._held: dict[object, Delivery] = {}  # by id, what was taken and not settled
-        self._readable = asyncio.Event()
-        self._roomy = asyncio.Event()
-        self._size = 1.0  # bytes of an event, of late
         self._position = b"0-0"  # the id of the last entry that was read
         self._tend_at = 0.0
         self._tending = TENDING
         self._client: Argument = 0
-        self._blocked = self._stopping = self._ended = self._closed = self._starving = False
+        self._ended = asyncio.Event()
+        self._blocked = self._stopping = self._closed = self._astray = self._starving = False
         self._error: BrokerError | None = None
         self._task: asyncio.Task[None] | None = None
         #: Called once it is closed.
@@ -122,41 +110,42 @@ class Taking(Subscription):
     # --- reading ahead
 
     async def _run(self) -> None:
-        connection = await self._reader.back()
         try:
-            while not self._stopping:
+            connection = await self._reader.back()
+            while True:
                 try:
-                    if connection.lost.is_set():
+                    if self._astray or connection.lost.is_set():
                         connection = await self._reader.back()
                         await self._recover(connection)
+                        self._astray = False
                         self._tend_at = 0.0
                     await self._turn(connection)
                 except BrokerUnavailable as error:
                     log.debug("redis-streams: %s: %s", self.topic, error)
                 except ReplyError as error:
-                    await self._refused(connection, error)
+                    self._refused(error)
+                    await asyncio.sleep(_WAKING)  # whoever deletes it all the time must not keep us busy
         except BrokerError as error:
             self._error = error
         except Exception as error:  # a task that ends in silence would be a deaf consumer
             log.exception("redis-streams: taking from %s ended", self.topic)
             self._error = BrokerError(f"{self._config.location}: taking from {self.topic} ended: {error!r}")
         finally:
-            self._ended = True
-            self._readable.set()
+            self._end()
 
-    async def _refused(self, connection: Connection, error: ReplyError) -> None:
+    def _refused(self, error: ReplyError) -> None:
         if away(error):
             return
         if not no_group(error):
             raise refusal(self._config.location, f"can't take from {self.topic}", error) from error
-        log.warning(
-            "redis-streams: %s, or its group, was deleted at %s; it is made again", self.topic, self._config.location
-        )
-        try:
-            await self._recover(connection)
-        except ReplyError as again:
-            raise refusal(self._config.location, f"can't take from {self.topic}", again) from again
-        await asyncio.sleep(_WAKING)  # whoever deletes it all the time must not keep us busy
+        if not self._astray:
+            where = self._config.location
+            log.warning("redis-streams: %s, or its group, was deleted at %s; it is made again", self.topic, where)
+        self._astray = True
+
+    def _end(self) -> None:
+        self._ended.set()
+        self._hand.filled.set()
 
     async def _turn(self, connection: Connection) -> None:
         now = self._loop.time()
@@ -164,11 +153,12 @@ class Taking(Subscription):
             self._tend_at = now + self._tending
             self._tend_at = min(self._tend_at, await self._tend_as_far_as_it_goes(connection))
             now = self._loop.time()
-        room = self._limit - len(self._held)
-        if room <= 0 or (room < self._limit // _SHARE):
-            await self._room(self._tend_at - now)
+        if self._stopping:
+            self._end()  # what is in hand is tended on, until the end
+        count = 0 if self._stopping else self._hand.wanted
+        if not count:
+            await self._hand.emptier(self._tend_at - now)
             return
-        count = max(1, min(room, _COUNT, int(_BYTES / self._size)))
         self._blocked = True
         try:
             reply = await connection.request(*self._read(count, max(1, int((self._tend_at - now) * 1000))))
@@ -193,28 +183,9 @@ class Taking(Subscription):
         self._starving = False
         return when
 
-    async def _room(self, seconds: float) -> None:
-        self._roomy.clear()
-        try:
-            async with asyncio.timeout(max(seconds, 0)):
-                await self._roomy.wait()
-        except TimeoutError:
-            pass
-
     def _put(self, deliveries: list[Delivery]) -> None:
-        if not deliveries:
-            return
-        size = sum(len(one.message.body) for one in deliveries) / len(deliveries)
-        self._size = max(size, self._size * 0.5, 1.0)
-        for one in deliveries:
-            self._held[one.raw] = one
-        self._queue.append(deliveries)
-        self._readable.set()
-
-    def _forget(self, settled: Iterable[Delivery]) -> None:
-        for one in settled:
-            self._held.pop(one.raw, None)
-        self._roomy.set()
+        if not self._ended.is_set():  # what comes too late is the server's to give to others
+            self._hand.put(deliveries)
 
     def _hurry(self, when: float) -> None:
         """Tend at some time of the loop's, or before."""
@@ -224,7 +195,7 @@ class Taking(Subscription):
 
     def _wake(self) -> None:
         """End the wait for room, or the command that blocks: it was sent with too long a time."""
-        self._roomy.set()
+        self._hand.nudge()
         main = self._main.connection
         if self._blocked and main is not None:
             main.request("CLIENT", "UNBLOCK", self._client).add_done_callback(_seen)
@@ -233,22 +204,19 @@ class Taking(Subscription):
 
     async def receive(self) -> Sequence[Delivery]:
         """Return what was read."""
-        queue = self._queue
-        while not queue:
+        hand = self._hand
+        while not (batch := hand.receive()):
             if self._error is not None:
                 raise self._error
-            if self._ended:
+            if self._ended.is_set():
                 return ()
-            self._readable.clear()
-            await self._readable.wait()
-        batch = queue.popleft()
-        while queue:
-            batch += queue.popleft()
+            hand.filled.clear()
+            await hand.filled.wait()
         return batch
 
     async def limit(self, unsettled: int) -> None:
         """Take fewer or more events ahead."""
-        self._limit = unsettled
+        self._hand.limit = unsettled
         self._wake()
 
     @property
@@ -258,18 +226,15 @@ class Taking(Subscription):
 
     async def stop(self) -> None:
         """Read no more; what the server has handed over already is kept."""
-        if self._task is None:
-            return
         self._stopping = True
-        task, waited = self._task, 0.0
-        while not task.done() and waited < self._config.timeout and not self._reader.trouble:
+        deadline = self._loop.time() + self._config.timeout
+        while not (self._ended.is_set() or self._reader.trouble or self._loop.time() > deadline):
             # Again: what wakes the command may have come before the command.
             self._wake()
-            await asyncio.wait({task}, timeout=_WAKING)
-            waited += _WAKING
-        task.cancel()
-        await asyncio.wait({task})
-        self._readable.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WAKING):
+                    await self._ended.wait()
+        self._end()
 
     async def close(self) -> None:
         """Stop and disconnect."""
@@ -277,8 +242,10 @@ class Taking(Subscription):
             return
         self._closed = True
         await self.stop()
-        self._queue.clear()
-        self._held.clear()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        self._hand.clear()
         await self._reader.close()
         self.left(self)
 

@@ -155,6 +155,10 @@ class Link:
         Raises:
             BrokerUnavailable: it doesn't come back in time.
         """
+        if self.connection is not None and not self.connection.lost.is_set():
+            return self.connection
+        if self._keeping is None:
+            raise BrokerUnavailable(f"{self._config.location}: the connection was closed")
         try:
             async with asyncio.timeout(self._config.timeout):
                 return await self.back()
@@ -177,8 +181,7 @@ class Link:
             BrokerUnavailable: no connection, or it is lost before the reply.
             hiredis.ReplyError: an error of the server's.
         """
-        connection = self.connection or await self.up()
-        return await connection.request(*command)
+        return await (await self.up()).request(*command)
 
     async def close(self) -> None:
         """Disconnect, whatever is on its way."""

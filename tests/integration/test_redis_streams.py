@@ -444,3 +444,11 @@ async def test_a_lower_limit_holds_for_what_comes_next():
         assert (await client.xpending("t", "g"))["pending"] == len(held) == 2
         await subscription.settle(done(held))
         assert len(await take(subscription, 8)) == 8
+
+
+async def test_the_whole_prefetch_is_used_though_nothing_is_settled():
+    async with running() as (_, broker, _):
+        subscription = await broker.subscribe("t", group="g", prefetch=16)
+        for number in range(16):
+            await publish(broker, b"%d" % number)
+            await hold(subscription, 1)

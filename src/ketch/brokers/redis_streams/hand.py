@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,8 @@ _BYTES = 4 * 1024 * 1024
 #: Most events that one command brings.
 _COUNT = 512
 
-#: The share of the limit that is to be free before more is taken: one event at a time is expensive.
+#: The share of the limit that is to be free before more is taken: one event at a time is expensive. Where nothing is
+#: settled for a while, every bit of room is used.
 _SHARE = 8
 
 
@@ -36,6 +36,7 @@ class Hand:
         self._waiting: deque[list[Delivery]] = deque()
         self._held: dict[object, Delivery] = {}  # by id
         self._size = 1.0  # bytes of an event, of late
+        self._eager = False
 
     def __len__(self) -> int:
         return len(self._held)
@@ -52,7 +53,7 @@ class Hand:
     def wanted(self) -> int:
         """How many more to take at once; 0 to wait until some are settled."""
         room = self.room
-        if room < self.limit // _SHARE:
+        if room < self.limit // _SHARE and not self._eager:
             return 0
         return min(room, _COUNT, max(1, int(_BYTES / self._size)))
 
@@ -88,6 +89,7 @@ class Hand:
         """Let go of what was settled."""
         for delivery in settled:
             self._held.pop(delivery.raw, None)
+        self._eager = False
         self._emptied.set()
 
     def clear(self) -> None:
@@ -98,9 +100,11 @@ class Hand:
     async def emptier(self, seconds: float) -> None:
         """Wait, so long at most, until something was let go of, or `nudge`."""
         self._emptied.clear()
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(max(seconds, 0)):
                 await self._emptied.wait()
+        except TimeoutError:
+            self._eager = True
 
     def nudge(self) -> None:
         """End the wait for more room."""

@@ -8,5 +8,6 @@ Each is stopped by its process id when the block is left, killed if it doesn't o
 
 from .nats import nats_server
 from .process import Server, free_port, program
+from .rabbitmq import rabbitmq_server
 
-__all__ = ["Server", "free_port", "nats_server", "program"]
+__all__ = ["Server", "free_port", "nats_server", "program", "rabbitmq_server"]

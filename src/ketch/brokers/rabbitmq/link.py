@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ketch.broker")
 
 #: Seconds to wait before the first and at most before any further try.
-_FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 
 #: Replies that no repetition changes: not allowed, or there with other properties.
 _REFUSALS: Final = (403, 406, 530)

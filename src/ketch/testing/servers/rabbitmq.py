@@ -26,6 +26,10 @@ _GREETING, _METHOD = b"AMQP\x00\x00\x09\x01", b"\x01"
 #: Bind Erlang's own port to loopback too, and start no port mapper that would stay behind.
 _ERLANG = "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
 
+#: What Erlang evaluates once the server has started. After a crash a quorum queue of 3.10 on a single node holds no
+#: election when it had consumers (rabbitmq-server#10070): without this it would stay without a leader, and take nothing.
+_ELECTION = "-eval [ra:trigger_election({N,node()})||{N,_}<-ra_directory:list_registered(quorum_queues)]."
+
 
 @asynccontextmanager
 async def rabbitmq_server(config: str = "") -> AsyncIterator[Server]:
@@ -81,7 +85,7 @@ def _environment(folder: Path, port: int, mapper_port: int) -> dict[str, str]:
         "RABBITMQ_PID_FILE": str(folder / "pid"),
         "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{_ERLANG} {_ELECTION}",
         "ERL_EPMD_PORT": str(mapper_port),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
     }

@@ -3,8 +3,10 @@
 broker.py         connecting, publishing, subscribing
 link.py           a connection that is made again for ever
 publisher.py      publishing with confirms, many at a time
+confirming.py     the channel that it is done on
 subscription.py   one queue's deliveries, and how they are settled
-taking.py         the channel that they come on
+consumption.py    consuming a queue, begun anew whenever it ends
+taking.py         the channel that deliveries come on
 delays.py         events for later
 topology.py       what is declared at the server
 names.py          how queues and bindings are called

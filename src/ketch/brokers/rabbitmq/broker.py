@@ -13,12 +13,14 @@ from ...errors import BrokerError, BrokerUnavailable, MessageTooLarge, Subscript
 from . import topology
 from .channel import Channel
 from .config import Config
+from .confirming import Outgoing
+from .consumption import Source
 from .content import encode
 from .delays import Delays
 from .link import Link, refused, why
 from .names import LONGEST, binding_key
-from .publisher import Outgoing, Publisher
-from .subscription import RabbitMQSubscription, Source
+from .publisher import Publisher
+from .subscription import RabbitMQSubscription
 
 if TYPE_CHECKING:
     from ...message import Message

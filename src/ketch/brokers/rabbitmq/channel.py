@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pamqp import commands
 from pamqp.exceptions import CLASS_MAPPING, AMQPError
@@ -13,6 +13,8 @@ from . import wire
 
 if TYPE_CHECKING:
     from pamqp.base import Frame
+
+_CLOSE: Final = commands.Channel.Close(200, "done", 0, 0)
 
 
 class Line(Protocol):
@@ -62,14 +64,26 @@ class Channel:
         """Send methods in one go and return the answers.
 
         Raises:
-            TimeoutError: they didn't come in time.
+            TimeoutError: they didn't come in time. The channel is closed then, as it is when the caller is cancelled:
+                what the server will make of them is open.
             AMQPError, OSError: the channel, or the connection, ended instead; the class says why.
         """
         self.send(wire.marshal(self.number, methods))
         replies = [asyncio.get_running_loop().create_future() for _ in methods]
         self._replies.extend(replies)
-        async with asyncio.timeout(timeout):
-            return await asyncio.gather(*replies)
+        try:
+            async with asyncio.timeout(timeout):
+                answers: list[Frame] = await asyncio.gather(*replies)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            self._abandon(error)
+            raise
+        return answers
+
+    def _abandon(self, error: BaseException) -> None:
+        """Close it without waiting for the server, which may still say something on it."""
+        if not self.lost.done():
+            self._line.send(wire.marshal(self.number, [_CLOSE]))
+            self.end(ConnectionError(f"the channel was given up: {type(error).__name__}"), free=False)
 
     def on_method(self, method: Frame) -> None:
         """Take a method."""
@@ -78,6 +92,7 @@ class Channel:
             self.end(error_of(method.reply_code, method.reply_text))
         elif isinstance(method, commands.Channel.CloseOk):
             self.end(ConnectionError("the channel was closed"))
+            self._line.release(self.number)
         elif isinstance(method, commands.Basic.Cancel):
             self.on_cancel(method.consumer_tag or "")
         elif isinstance(method, commands.Channel.Flow):
@@ -104,7 +119,7 @@ class Channel:
         if self.lost.done():
             return
         try:
-            self.send(wire.marshal(self.number, [commands.Channel.Close(200, "done", 0, 0)]))
+            self.send(wire.marshal(self.number, [_CLOSE]))
             async with asyncio.timeout(timeout):
                 await asyncio.shield(self.lost)
         except (TimeoutError, OSError, AMQPError) as error:

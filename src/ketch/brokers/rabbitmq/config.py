@@ -13,7 +13,17 @@ from ...errors import ConfigurationError
 if TYPE_CHECKING:
     from ...url import Url
 
-_OPTIONS = ("exchange", "timeout", "connect_timeout", "heartbeat", "delivery_limit", "tls", "tls_ca", "tls_cert", "tls_key")
+_OPTIONS = (
+    "exchange",
+    "timeout",
+    "connect_timeout",
+    "heartbeat",
+    "delivery_limit",
+    "tls",
+    "tls_ca",
+    "tls_cert",
+    "tls_key",
+)
 _TLS_OPTIONS = {"tls", "tls_ca", "tls_cert", "tls_key"}
 
 #: Deliveries of one message after which the server takes it for poison; RabbitMQ 4 has the same default.
@@ -62,7 +72,9 @@ class Config:
         url.only(*_OPTIONS)
         exchange = url.options.get("exchange", "ketch")
         if _EXCHANGE.fullmatch(exchange) is None:
-            raise ConfigurationError(f"rabbitmq: exchange={exchange!r} isn't 1 to 60 letters, digits, '.', '_', ':', '-'")
+            raise ConfigurationError(
+                f"rabbitmq: exchange={exchange!r} isn't 1 to 60 letters, digits, '.', '_', ':', '-'"
+            )
         tls = _tls(url.options)
         default = 5672 if tls is None else 5671
         return cls(

@@ -7,6 +7,7 @@ import platform
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from pamqp import commands
+from pamqp.base import Frame
 from pamqp.exceptions import AMQPCommandInvalid, AMQPError
 
 from . import wire
@@ -15,12 +16,12 @@ from .channel import Channel, error_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pamqp.base import Frame
+    from pamqp.common import FieldTable
 
     from .config import Config
 
 _C = TypeVar("_C", bound=Channel)
-_F = TypeVar("_F")
+_F = TypeVar("_F", bound=Frame)
 
 #: Bytes of a frame at most, what RabbitMQ suggests itself. Larger ones would hold up the other channels.
 _FRAME_MAX: Final = 131_072
@@ -58,7 +59,7 @@ class Connection(asyncio.Protocol):
         self._reader = wire.Reader(self)
         self._channels: dict[int, Channel] = {}
         self._free = list(range(_CHANNELS, 0, -1))
-        self._heard: asyncio.Queue[Frame] = asyncio.Queue(4)
+        self._heard: asyncio.Queue[Frame | Exception] = asyncio.Queue(4)
         self._out: list[bytes] = []
         self._writable = asyncio.Event()
         self._writable.set()
@@ -68,8 +69,8 @@ class Connection(asyncio.Protocol):
         self._wrote = False
 
     @classmethod
-    async def open(cls, config: Config, address: tuple[str, int], name: str) -> Self:
-        """Connect and log in, within the configured time.
+    async def open(cls, config: Config, address: tuple[str, int], name: str, timeout: float) -> Self:
+        """Connect and log in within some seconds.
 
         Raises:
             TimeoutError, OSError: it can't be reached.
@@ -78,7 +79,7 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         connection = cls(config, name)
         try:
-            async with asyncio.timeout(config.connect_timeout):
+            async with asyncio.timeout(timeout):
                 await loop.create_connection(lambda: connection, *address, ssl=config.tls)
                 await connection._log_in()
         except BaseException:
@@ -93,7 +94,7 @@ class Connection(asyncio.Protocol):
         if "PLAIN" not in start.mechanisms.split():
             raise AMQPCommandInvalid(f"the server wants to be logged in by {start.mechanisms}, ketch knows PLAIN only")
         response = f"\0{config.username}\0{config.password}"
-        about = {
+        about: FieldTable = {
             "product": "ketch",
             "platform": f"Python {platform.python_version()}",
             "connection_name": self._name,
@@ -111,16 +112,11 @@ class Connection(asyncio.Protocol):
         await self._expect(commands.Connection.OpenOk)
         self._watch(heartbeat / 2)
 
-    async def _expect(self, kind: Callable[..., _F]) -> _F:
-        hearing = asyncio.ensure_future(self._heard.get())
-        try:
-            await asyncio.wait({hearing, self.lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not hearing.done():
-                raise self.lost.result()
-            method = hearing.result()
-        finally:
-            hearing.cancel()
-        if not isinstance(method, kind):  # type: ignore[arg-type]  # a class, which a callable stands for here
+    async def _expect(self, kind: type[_F]) -> _F:
+        method = await self._heard.get()
+        if isinstance(method, Exception):
+            raise method
+        if not isinstance(method, kind):
             raise AMQPCommandInvalid(f"the server said {method.name} out of turn")
         return method
 
@@ -259,6 +255,8 @@ class Connection(asyncio.Protocol):
         if self.lost.done():
             return
         self.lost.set_result(error)
+        if not self._heard.full():
+            self._heard.put_nowait(error)
         if self._beat is not None:
             self._beat.cancel()
         for channel in list(self._channels.values()):

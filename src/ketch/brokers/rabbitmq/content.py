@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import logging
 from datetime import datetime
-from struct import Struct, error as StructError
+from struct import Struct
+from struct import error as BadSize  # noqa: N812 - an exception, named like one
 from typing import TYPE_CHECKING, Final
 
 from pamqp import decode
@@ -135,7 +136,7 @@ def read(properties: bytes) -> tuple[str, dict[str, object]]:
         if flags & _CONTENT_ENCODING:
             at += 1 + properties[at]
         return content_type, _table(properties, at) if flags & _HEADERS else {}
-    except (ValueError, IndexError, StructError, RecursionError) as error:
+    except (ValueError, IndexError, BadSize, RecursionError) as error:
         log.warning("rabbitmq: a message's properties can't be read and are left out: %s", error)
         return "", {}
 
@@ -168,16 +169,17 @@ def _name(name: str) -> str:
 
 def text(value: object) -> str:
     """Return a header's value as CloudEvents writes it as text (section 2.4 of its core); tables as JSON."""
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, bytes | bytearray):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, dict | list):
-        return json.dumps(value, default=text)
-    return str(value)
+    match value:
+        case None:
+            told = ""
+        case bool():
+            told = "true" if value else "false"
+        case bytes() | bytearray():
+            told = value.decode("utf-8", "replace")
+        case datetime():
+            told = value.isoformat().replace("+00:00", "Z")
+        case dict() | list():
+            told = json.dumps(value, default=text)
+        case _:
+            told = str(value)
+    return told

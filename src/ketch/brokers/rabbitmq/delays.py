@@ -16,9 +16,9 @@ from pamqp.exceptions import AMQPError
 from ...errors import BrokerError, BrokerUnavailable
 from . import topology
 from .channel import Channel
+from .confirming import Outgoing
 from .content import ATTEMPT, TOPIC, encode
 from .link import refused, why
-from .publisher import Outgoing
 
 if TYPE_CHECKING:
     from ...message import Message

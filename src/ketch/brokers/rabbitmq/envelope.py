@@ -10,6 +10,8 @@ from .content import ATTEMPT, TOPIC, AmqpHeaders, read
 from .names import group_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .wire import Arrival
 
 #: Topics that are remembered as texts.
@@ -53,7 +55,7 @@ class Envelope:
         topic = self._name(arrival.key)
         if not arrival.exchange:  # straight into the queue
             topic = str(table.get(TOPIC, self._topic))
-        headers: AmqpHeaders | dict[str, str] = AmqpHeaders(arrival.properties)
+        headers: Mapping[str, str] = AmqpHeaders(arrival.properties)
         if table.get("x-first-death-reason") == "delivery_limit" and topic == DEAD_LETTERS:
             headers = _dead_letter(headers, table)
         delivered = table.get("x-delivery-count", 1 if arrival.redelivered else 0)
@@ -70,7 +72,7 @@ def _number(value: object, default: int) -> int:
     return number if 0 <= number < 1_000_000 else default  # noqa: PLR2004 - beyond it nobody has counted
 
 
-def _dead_letter(headers: AmqpHeaders, table: dict[str, object]) -> dict[str, str]:
+def _dead_letter(headers: Mapping[str, str], table: dict[str, object]) -> dict[str, str]:
     """Return the headers of a dead letter as the consumer writes them, for one that the server has put there."""
     deaths = table.get("x-death")
     death = deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}

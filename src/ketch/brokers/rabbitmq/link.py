@@ -88,9 +88,11 @@ class Link:
     async def _connect(self) -> Connection:
         """Try the addresses in turn."""
         last: Exception = OSError("there is no address")
-        for address in self._config.addresses:
+        addresses = self._config.addresses
+        for address in addresses:
             try:
-                return await Connection.open(self._config, address, self._name)
+                timeout = self._config.connect_timeout / len(addresses)
+                return await Connection.open(self._config, address, self._name, timeout)
             except (OSError, TimeoutError) as error:
                 last = error
         raise last

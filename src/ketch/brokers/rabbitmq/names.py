@@ -1,8 +1,8 @@
 """How topics, groups and patterns are called on the server.
 
-A group's queue is `EXCHANGE/GROUP/TOPIC`, such as `ketch/go.micro.srv.email/user.created`. Letters, digits, `.`, `-` and
-`_` stand for themselves, every other byte is `+` and two hexadecimal digits, so no two groups share a queue. What gets
-longer than AMQP's 255 bytes is cut and ends with a hash of all of it.
+A group's queue is `EXCHANGE/GROUP/TOPIC`, such as `ketch/go.micro.srv.email/user.created`. Letters, digits, `.`, `-`
+and `_` stand for themselves, every other byte is `+` and two hexadecimal digits, so no two groups share a queue. What
+gets longer than AMQP's 255 bytes is cut and ends with a hash of all of it.
 """
 
 from __future__ import annotations

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from . import wire
 from .channel import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
+    from ...errors import BrokerError
     from .connection import Connection
+
+
+class Taker(Protocol):
+    """Who takes what comes from a queue."""
+
+    def on_arrivals(self, channel: TakingChannel, arrivals: list[wire.Arrival]) -> None:
+        """Take deliveries."""
+
+    def on_loss(self, channel: TakingChannel) -> None:
+        """Hear that a channel has ended: what it delivered and isn't settled comes again."""
+
+    def on_failure(self, error: BrokerError) -> None:
+        """Hear that nothing will come any more."""
 
 
 class TakingChannel(Channel):
@@ -22,14 +36,12 @@ class TakingChannel(Channel):
         taken: how many deliveries came, to tell silence by.
     """
 
-    def __init__(
-        self, line: Connection, number: int, arrived: Callable[[TakingChannel, list[wire.Arrival]], None]
-    ) -> None:
+    def __init__(self, line: Connection, number: int, taker: Taker) -> None:
         super().__init__(line, number)
         self.cancelled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.taken = 0
         self._connection = line
-        self._arrived = arrived
+        self._taker = taker
         self._unsettled: dict[int, None] = {}
         self._highest = 0
 
@@ -40,10 +52,12 @@ class TakingChannel(Channel):
 
     def on_arrivals(self, arrivals: list[wire.Arrival]) -> None:
         """Take deliveries; the server numbers them one by one (section 1.8.3.13 of the reference)."""
+        if self.lost.done():
+            return  # given up, and the server hasn't heard of it
         self.taken += len(arrivals)
         self._highest = arrivals[-1].tag
         self._unsettled.update(dict.fromkeys(arrival.tag for arrival in arrivals))
-        self._arrived(self, arrivals)
+        self._taker.on_arrivals(self, arrivals)
 
     def on_cancel(self, consumer_tag: str) -> None:
         """Hear that the server ended the consumer."""

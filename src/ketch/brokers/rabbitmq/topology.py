@@ -1,6 +1,7 @@
 """What is declared at the server: the exchange, queues of groups and of single subscribers, and those that delay.
 
-All is declared anew after each reconnection, since the server may come back empty; declaring what is there costs nothing.
+All is declared anew after each reconnection, since the server may come back empty; declaring what is there costs
+nothing.
 """
 
 from __future__ import annotations
@@ -123,8 +124,8 @@ def _due(name: str) -> str:
 def _due_exchange(name: str) -> list[Frame]:
     """Return what declares the way from the queues that delay to the exchange.
 
-    At least once means for the server that it keeps what goes to no queue. What nobody subscribed to is gone, so all goes
-    to a queue as well that keeps nothing.
+    At least once means for the server that it keeps what goes to no queue. What nobody subscribed to is to be gone, so
+    all goes to a queue as well that keeps nothing.
     """
     due, nowhere = _due(name), f"{name}.due.nowhere"
     return [

@@ -27,7 +27,7 @@ _GREETING, _METHOD = b"AMQP\x00\x00\x09\x01", b"\x01"
 _ERLANG = "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
 
 #: What Erlang evaluates once the server has started. After a crash a quorum queue of 3.10 on a single node holds no
-#: election when it had consumers (rabbitmq-server#10070): without this it would stay without a leader, and take nothing.
+#: election when it had consumers (rabbitmq-server#10070): it would stay without a leader, and take nothing.
 _ELECTION = "-eval [ra:trigger_election({N,node()})||{N,_}<-ra_directory:list_registered(quorum_queues)]."
 
 

@@ -262,7 +262,7 @@ class Connection(asyncio.Protocol):
         for channel in list(self._channels.values()):
             channel.end(error)
         self._writable.set()
-        if self._transport is not None:
+        if self._transport is not None and not self._gone.is_set():
             self._transport.close()
             if self._transport.get_write_buffer_size():
                 # A server that doesn't read any more would keep it open.

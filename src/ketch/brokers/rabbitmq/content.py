@@ -12,7 +12,7 @@ import logging
 from datetime import datetime
 from struct import Struct
 from struct import error as BadSize  # noqa: N812 - an exception, named like one
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pamqp import decode
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ketch.broker")
 
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
 #: Our own: where an event was published that came back on its queue's name, and which delivery it is by our count.
 TOPIC: Final = "x-ketch-topic"
 ATTEMPT: Final = "x-ketch-attempt"
@@ -33,7 +36,6 @@ _SERVERS = frozenset(
     {"x-death", "x-delivery-count", "x-acquired-count", TOPIC, ATTEMPT}
     | {f"x-{which}-death-{what}" for which in ("first", "last") for what in ("exchange", "queue", "reason")}
 )
-_MARKS = (b"x-delivery-count", b"x-ketch-", b"x-death")
 
 #: Flags of the properties that we read or write, in the order in which they stand (basic class, section 1.8).
 _CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 1 << 15, 1 << 14, 1 << 13, 1 << 12
@@ -42,10 +44,14 @@ _EXPIRATION = 1 << 8
 _size = Struct(">I")
 _flags = Struct(">H")
 
-#: Encoded headers that are remembered: those whose values come again, such as the source and the type.
-_REMEMBERED = 2048
+#: Encoded headers, names and names of headers that are remembered: those that come again, such as the source's; and how
+#: long such a header may be.
+_REMEMBERED: Final = 2048
+_LONGEST_REMEMBERED: Final = 256
 _NEVER_AGAIN = frozenset({"ce-id", "ce-time"})
 _known: dict[tuple[str, str], bytes] = {}
+_prefixes: dict[str, bytes] = {}
+_names: dict[str, str] = {}
 
 
 def encode_name(name: str) -> bytes:
@@ -60,18 +66,27 @@ def encode_name(name: str) -> bytes:
     return bytes((len(raw),)) + raw
 
 
+def _remember(known: dict[_K, _V], key: _K, value: _V) -> _V:
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known[key] = value
+    return value
+
+
 def _pair(name: str, value: str) -> bytes:
-    wire = "cloudEvents:" + name[3:] if name.startswith("ce-") else name
+    prefix = _prefixes.get(name)
+    if prefix is None:
+        wire = "cloudEvents:" + name[3:] if name.startswith("ce-") else name
+        prefix = _remember(_prefixes, name, encode_name(wire) + b"S")
     raw = value.encode()
-    return encode_name(wire) + b"S" + _size.pack(len(raw)) + raw
+    return prefix + _size.pack(len(raw)) + raw
 
 
-def _known_pair(pair: tuple[str, str]) -> bytes:
-    encoded = _pair(*pair)
-    if pair[0] not in _NEVER_AGAIN:
-        if len(_known) >= _REMEMBERED:
-            _known.clear()
-        _known[pair] = encoded
+def _new_pair(pair: tuple[str, str]) -> bytes:
+    name, value = pair
+    encoded = encode_name(value) if name == CONTENT_TYPE else _pair(name, value)
+    if name not in _NEVER_AGAIN and len(encoded) <= _LONGEST_REMEMBERED:
+        _remember(_known, pair, encoded)
     return encoded
 
 
@@ -88,11 +103,12 @@ def encode(headers: Mapping[str, str], *, expiration: int = 0, extra: Mapping[st
     parts: list[bytes] = []
     known = _known.get
     for pair in headers.items():
+        encoded = known(pair) or _new_pair(pair)
         if pair[0] == CONTENT_TYPE:
             flags |= _CONTENT_TYPE
-            content_type = encode_name(pair[1])
+            content_type = encoded
         else:
-            parts.append(known(pair) or _known_pair(pair))
+            parts.append(encoded)
     if extra:
         parts += (_pair(name, value) for name, value in extra.items())
     table = b"".join(parts)
@@ -114,15 +130,15 @@ class AmqpHeaders(LazyHeaders):
 
     def _parse(self) -> dict[str, str]:
         content_type, table = read(self._raw)
-        named = {_name(name): text(value) for name, value in table.items() if name not in _SERVERS}
+        known = _names.get
+        named = {
+            known(name) or _name(name): value if type(value) is str else text(value)
+            for name, value in table.items()
+            if name not in _SERVERS
+        }
         if content_type:
             named[CONTENT_TYPE] = content_type
         return named
-
-
-def marked(properties: bytes) -> bool:
-    """Tell whether there may be headers of the server's or of ours beside the event's."""
-    return any(mark in properties for mark in _MARKS)
 
 
 def read(properties: bytes) -> tuple[str, dict[str, object]]:
@@ -162,9 +178,8 @@ def _table(data: bytes, at: int) -> dict[str, object]:
 
 def _name(name: str) -> str:
     # As written, not in lower case: metadata may begin with "cloudevents_", the binding's prefix has a capital.
-    if name.startswith(("cloudEvents:", "cloudEvents_")):
-        return "ce-" + name[12:].lower()
-    return name.lower()
+    attribute = name.startswith(("cloudEvents:", "cloudEvents_"))
+    return _remember(_names, name, "ce-" + name[12:].lower() if attribute else name.lower())
 
 
 def text(value: object) -> str:

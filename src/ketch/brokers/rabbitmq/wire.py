@@ -7,6 +7,7 @@ pamqp, which would take longer over one message than the server does.
 from __future__ import annotations
 
 from struct import Struct
+from struct import error as BadSize  # noqa: N812 - an exception, named like one
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from pamqp import frame as pamqp_frame
@@ -120,6 +121,8 @@ class Reader:
                     raise AMQPFrameError("a delivery came before the content of another")
                 self._partial[channel] = _Partial(data[begin:end])
             elif method in (_ACK, _NACK):
+                if end - begin != 4 + _tag_and_bits.size:
+                    raise AMQPFrameError("a confirm came that can't be read")
                 tag, bits = _tag_and_bits.unpack_from(data, begin + 4)
                 self._receiver.on_confirm(channel, tag, bool(bits & 1), method == _ACK)
             else:
@@ -175,7 +178,7 @@ class Reader:
             tag, bits = _tag_and_bits.unpack_from(method, at)
             exchange_end = at + 10 + method[at + 9]
             key_end = exchange_end + 1 + method[exchange_end]
-        except (IndexError, ValueError) as error:
+        except (IndexError, BadSize) as error:
             raise AMQPFrameError("a delivery came that can't be read") from error
         exchange, key = method[at + 10 : exchange_end], method[exchange_end + 1 : key_end]
         arrival = Arrival(tag, bool(bits & 1), exchange, key, partial.properties or b"", body)

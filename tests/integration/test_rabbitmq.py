@@ -1,9 +1,9 @@
 """What is RabbitMQ's own: how events look to its plain clients, its refusals, its queues, its outages."""
 
 import asyncio
+import contextlib
 import os
 import shutil
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -27,7 +27,7 @@ SITE = Site("test", "1", None, None)
 SHARED = event_headers(source="shop", type="shop.v1.Order", content_type="application/protobuf")
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def running(config=""):
     try:
         context = rabbitmq_server(config)
@@ -48,7 +48,7 @@ async def server():
         yield server
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def opened(server, options="timeout=5"):
     broker = RabbitMQBroker.from_url(Url.parse(f"{server.url}?{options}"))
     try:
@@ -297,11 +297,17 @@ async def test_an_exchange_of_another_kind_is_refused_with_advice(server, plain)
 # --- what must not kill a consumer
 
 
+async def delete_queue(plain, subscription):
+    """Delete it, and return when it is there again."""
+    consumption = subscription._consumption
+    channel = consumption._channel
+    await plain.queue_delete(consumption._source.queue)
+    await until(lambda: consumption._channel not in (channel, None))
+
+
 async def test_a_queue_that_was_deleted_is_declared_again(broker, plain, topic):
     subscription = await broker.subscribe(topic, group="g")
-    await plain.queue_delete(f"ketch/g/{topic}")
-    await until(lambda: subscription.trouble)
-    await until(lambda: not subscription.trouble)
+    await delete_queue(plain, subscription)
     await broker.publish(event(topic))
     assert len(await take(subscription)) == 1
 
@@ -310,9 +316,7 @@ async def test_an_exchange_that_was_deleted_is_declared_again(broker, plain, top
     subscription = await broker.subscribe(topic, group="g")
     await plain.exchange_delete("ketch")
     await broker.publish(event(topic))  # nobody is bound any more, and nothing fails
-    await plain.queue_delete(f"ketch/g/{topic}")
-    await until(lambda: subscription.trouble)
-    await until(lambda: not subscription.trouble)
+    await delete_queue(plain, subscription)
     await broker.publish(event(topic))
     assert len(await take(subscription)) == 1
 
@@ -480,19 +484,18 @@ async def test_what_is_in_hand_stays_within_the_prefetch_when_the_limit_changes(
         taken += len(await take(subscription))
 
 
-# --- outages of a server of its own
+# --- the server itself
 
 
-async def test_a_server_that_comes_back_empty_is_filled_again(topic):
-    async with running() as server, opened(server) as broker:
-        subscription = await broker.subscribe(topic, group="g")
-        alone = await broker.subscribe(topic, group=None)
-        await server.kill()
-        shutil.rmtree(server.folder / "mnesia")
-        await server.start()
-        await until(lambda: not (broker.trouble or subscription.trouble or alone.trouble))
-        await broker.publish(event(topic))
-        assert [len(await take(one)) for one in (subscription, alone)] == [1, 1]
+async def test_a_server_that_comes_back_empty_is_filled_again(server, broker, topic):
+    subscription = await broker.subscribe(topic, group="g")
+    alone = await broker.subscribe(topic, group=None)
+    await server.kill()
+    shutil.rmtree(server.folder / "mnesia")
+    await server.start()
+    await until(lambda: not (broker.trouble or subscription.trouble or alone.trouble))
+    await broker.publish(event(topic))
+    assert [len(await take(one)) for one in (subscription, alone)] == [1, 1]
 
 
 async def test_tls_and_a_server_that_is_short_of_memory(topic, authority, tmp_path):
@@ -511,7 +514,8 @@ vm_memory_high_watermark.absolute = 1MB
         broker = RabbitMQBroker.from_url(Url.parse(url))
         await broker.open(SITE)
         await broker.subscribe(topic, group="g")
-        await broker.publish(event(topic))  # it is read, and then the server reads no more
+        with contextlib.suppress(BrokerUnavailable):
+            await broker.publish(event(topic))  # mostly it is read, and then the server reads no more
         await until(lambda: broker.trouble)
         with pytest.raises(BrokerUnavailable, match="memory"):
             await broker.publish(event(topic))

@@ -35,4 +35,4 @@ class TestRabbitMQBroker(BrokerSuite):
 
     @pytest.fixture
     def url(self, rabbitmq):
-        return f"{rabbitmq.url}?timeout=5"
+        return f"{rabbitmq.url}?timeout=3"

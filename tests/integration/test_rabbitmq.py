@@ -44,7 +44,7 @@ async def running(config=""):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server():
-    async with running() as server:
+    async with running("max_message_size = 3000000\n") as server:
         yield server
 
 
@@ -233,6 +233,17 @@ async def test_headers_over_a_frame_are_refused_and_the_broker_goes_on(broker, t
     assert len(await take(subscription)) == 1
 
 
+async def test_the_servers_own_limit_refuses_one_event_and_no_other(broker, topic):
+    subscription = await broker.subscribe(topic, group="g")
+    sizes = [1000, 3_500_000, 2000, 3_000_001, 3_000_000]
+    results = await asyncio.gather(*(broker.publish(event(topic, bytes(n))) for n in sizes), return_exceptions=True)
+    assert [type(result) for result in results if result] == [MessageTooLarge, MessageTooLarge]
+    with pytest.raises(MessageTooLarge, match="3000000"):
+        await broker.publish(event(topic, bytes(3_100_000)))
+    came = {len(delivery.message.body) for delivery in await take(subscription, 3)}
+    assert came <= {1000, 2000, 3_000_000}
+
+
 # --- refusals
 
 
@@ -319,6 +330,18 @@ async def test_an_exchange_that_was_deleted_is_declared_again(broker, plain, top
     await delete_queue(plain, subscription)
     await broker.publish(event(topic))
     assert len(await take(subscription)) == 1
+
+
+async def test_a_binding_that_was_taken_away_is_made_again(broker, plain, topic, monkeypatch):
+    monkeypatch.setattr("ketch.brokers.rabbitmq.consumption._SILENCE", 0.05)
+    subscription = await broker.subscribe(topic, group="g")
+    queue = await plain.get_queue(f"ketch/g/{topic}")
+    await queue.unbind("ketch", topic)
+    heard = asyncio.create_task(take(subscription))
+    while not heard.done():
+        await broker.publish(event(topic))
+        await asyncio.sleep(0.05)
+    assert len(await heard) == 1
 
 
 async def test_a_consumer_that_hears_nothing_while_events_wait_begins_anew(broker, topic, monkeypatch):
@@ -473,7 +496,7 @@ async def test_what_is_in_hand_stays_within_the_prefetch_when_the_limit_changes(
     held, taken = [], 0
     for limit in (2, 8, 1, 5, 8):
         await subscription.limit(limit)
-        while len(held) < 2 and taken < 40:
+        while len(held) < min(limit, 2) and taken < 40:
             batch = list(await next_batch(subscription))
             held += batch
             taken += len(batch)

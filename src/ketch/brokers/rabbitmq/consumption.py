@@ -157,20 +157,28 @@ class Consumption:
                 return "its queue holds events, and none came"
 
     async def _deaf(self, channel: TakingChannel) -> bool:
-        """Tell whether the queue holds events for us, and none came, twice in a row."""
+        """Tell whether the queue holds events for us, and none came, twice in a row.
+
+        All is declared again with it: a binding that somebody took away would be silence, too.
+        """
         before = channel.taken
-        look = Queue.Declare(queue=self._source.queue, passive=True)
         for _ in range(2):
             if channel.taken != before or channel.unsettled or self._stopped or self.pausing:
                 return False
             try:
-                (found,) = await channel.call(look, timeout=self._config.timeout)
+                found = await channel.call(*self._source.frames, timeout=self._config.timeout)
             except (AMQPError, OSError):
-                return False  # then the channel has ended, or the server is slow: the next round will tell
-            if not getattr(found, "message_count", 0):
+                return False  # then the channel has ended: the next round will tell
+            if not self._waiting(found):
                 return False
             await asyncio.sleep(1.0)
         return channel.taken == before
+
+    def _waiting(self, replies: Sequence[Frame]) -> int:
+        """Return how many events wait in the queue, by the server's answers to its declaration."""
+        queue = self._source.queue
+        counts = [r.message_count or 0 for r in replies if isinstance(r, Queue.DeclareOk) and r.queue == queue]
+        return counts[-1] if counts else 0
 
     # --- less, and no more
 

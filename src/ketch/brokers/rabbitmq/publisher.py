@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ketch.broker")
 
+#: Channels that are closed by the server under a message until it is the message that counts as refused.
+_REFUSALS = 5
+
 
 class Publisher:
     """Publishes over a link, with one channel that is opened again whenever it ends."""
@@ -134,6 +137,7 @@ class Publisher:
 
     async def _publish_patiently(self, message: Outgoing) -> None:
         """Publish as soon as there is a channel that has room."""
+        refusals = 0
         try:
             async with asyncio.timeout(self._config.timeout):
                 while True:
@@ -154,6 +158,9 @@ class Publisher:
                         if isinstance(error, TimeoutError):
                             raise
                         self._learn(message, error)
+                        refusals += isinstance(error, AMQPError)
+                        if refusals > _REFUSALS:
+                            raise BrokerError(f"{self._config.location}: not published: {error}") from error
                         continue
                     self._check(message, taken=taken)
                     return

@@ -1,0 +1,279 @@
+"""Calls to SNS and SQS: retried while it makes sense, their errors mapped; and whether the endpoint is reached."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextlib import AsyncExitStack
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, NoRegionError
+from botocore.loaders import create_loader
+
+from ...errors import BrokerError, BrokerUnavailable
+
+if TYPE_CHECKING:
+    from botocore.loaders import Loader
+
+    from .config import Config
+
+log = logging.getLogger("ketch.broker")
+
+#: What a call may raise.
+FAILURES = (ClientError, BotoCoreError, OSError)
+
+#: Seconds between two tries, at first and at most; up to half of it is left to chance.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
+
+#: Calls under way at a time, beside long polls.
+_CALLS = 32
+
+#: Connections, which bounds long polls too.
+_CONNECTIONS = 1000
+
+_GONE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NotFound", "NotFoundException"})
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError", "AuthorizationErrorException"})
+_STRANGERS = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSecurity",
+        "MissingAuthenticationToken",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_BUSY = frozenset(
+    {
+        "KMSThrottling",
+        "KmsThrottled",
+        "OverLimit",
+        "RequestThrottled",
+        "SlowDown",
+        "Throttled",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+
+
+@cache
+def _loader() -> Loader:
+    """Return the descriptions of AWS's services; a process reads each once, which takes a tenth of a second."""
+    return create_loader()
+
+
+def code_of(error: BaseException | None) -> str:
+    """Return AWS's code for an error, or for the one it was mapped from; "" where it has none."""
+    if isinstance(error, BrokerError):
+        error = error.__cause__
+    if not isinstance(error, ClientError):
+        return ""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def is_gone(error: BaseException) -> bool:
+    """Tell whether a call failed because its topic or queue isn't there any more."""
+    return code_of(error) in _GONE
+
+
+def is_denied(error: BaseException) -> bool:
+    """Tell whether a call failed because our credentials don't allow it."""
+    return code_of(error) in _DENIED
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tell whether the same call may succeed a little later."""
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return code_of(error) in _BUSY or status >= 500 or status == 429
+    return isinstance(error, HTTPClientError | OSError)
+
+
+class Aws:
+    """The two services' clients, and what is known of the endpoint.
+
+    Attributes:
+        config: the URL's options.
+        trouble: why calls fail just now; "" where they don't.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.trouble = ""
+        self._clients: dict[str, Any] = {}
+        self._stack = AsyncExitStack()
+        self._slots = asyncio.Semaphore(_CALLS)
+        self._probing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Make the clients, and look whether the endpoint answers and knows us.
+
+        Raises:
+            BrokerUnavailable: it doesn't answer within the connect timeout.
+            BrokerError: it refuses us, or there are no credentials or region.
+        """
+        self._slots = asyncio.Semaphore(_CALLS)
+        self.trouble = ""
+        try:
+            async with asyncio.timeout(self.config.connect_timeout):
+                await self._connect()
+                await self._ping()
+        except TimeoutError:
+            await self.close()
+            seconds = f"{self.config.connect_timeout:g} s"
+            raise BrokerUnavailable(f"{self.config.location}: no answer within {seconds}; is it running?") from None
+        except FAILURES as error:
+            await self.close()
+            if is_passing(error):
+                raise BrokerUnavailable(f"{self.config.location}: {_reason(error)}; is it running?") from error
+            raise self.mapped(error, "sqs", "get_queue_url") from error
+
+    async def _connect(self) -> None:
+        config = self.config
+        session = AioSession()
+        session.register_component("data_loader", _loader())
+        options = AioConfig(
+            connect_timeout=config.connect_timeout,
+            read_timeout=config.wait + config.timeout,
+            max_pool_connections=_CONNECTIONS,
+            retries={"mode": "standard", "total_max_attempts": 1},  # tries are counted here, by time
+            client_cert=config.certificate,
+        )
+        for service in ("sns", "sqs"):
+            client = session.create_client(
+                service,
+                region_name=config.region or None,
+                endpoint_url=config.endpoint or None,
+                aws_access_key_id=config.key or None,
+                aws_secret_access_key=config.secret or None,
+                verify=config.verify,
+                config=options,
+            )
+            self._clients[service] = await self._stack.enter_async_context(client)
+
+    async def _ping(self) -> None:
+        """Ask for a queue that isn't there: whoever may do nothing at all is still told so."""
+        try:
+            await self._clients["sqs"].get_queue_url(QueueName=f"{self.config.prefix}_is_anybody_there")
+        except ClientError as error:
+            if not is_gone(error) and not is_denied(error):
+                raise
+
+    async def call(self, service: str, operation: str, seconds: float | None = None, **params: Any) -> dict[str, Any]:
+        """Make a call; again, after a pause, while it fails in passing and there is time.
+
+        Raises:
+            BrokerUnavailable: it did not succeed within `seconds`, the publish timeout if not said.
+            BrokerError: it is refused; `is_gone` and `is_denied` tell by what.
+        """
+        seconds = self.config.timeout if seconds is None else seconds
+        failure: BaseException | None = None
+        pause = FIRST_PAUSE
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        async with self._slots:
+                            return await self.once(service, operation, **params)
+                    except FAILURES as error:
+                        if not is_passing(error):
+                            raise self.mapped(error, service, operation) from error
+                        failure = error
+                    await asyncio.sleep(jittered(pause))
+                    pause = min(2 * pause, LONGEST_PAUSE)
+        except TimeoutError:
+            if failure is None:
+                self.lost("no answer")
+            why = _reason(failure) if failure else "no answer"
+            raise BrokerUnavailable(f"{self.config.location}: {operation} within {seconds:g} s: {why}") from failure
+
+    async def once(self, service: str, operation: str, **params: Any) -> dict[str, Any]:
+        """Make a call without trying again; the driver's exceptions pass."""
+        client = self._clients.get(service)
+        if client is None:
+            raise BrokerUnavailable("sqs: the broker isn't open")
+        try:
+            reply: dict[str, Any] = await getattr(client, operation)(**params)
+        except ClientError:
+            self.reached()
+            raise
+        except FAILURES as error:
+            self.lost(_reason(error))
+            raise
+        self.reached()
+        return reply
+
+    def mapped(self, error: BaseException, service: str, operation: str) -> BrokerError:
+        """Return what we raise for a driver's error: it says what to do."""
+        code = code_of(error)
+        if isinstance(error, NoRegionError):
+            return BrokerError("sqs: which region? Set ?region=eu-central-1 or AWS_DEFAULT_REGION")
+        if isinstance(error, NoCredentialsError):
+            return BrokerError("sqs: no credentials: neither in the URL nor in AWS's chain of environment, files, roles")
+        if code in _STRANGERS:
+            return BrokerError(f"{self.config.location}: our credentials are refused ({code})")
+        if code in _DENIED:
+            action = "".join(word.capitalize() for word in operation.removesuffix("_batch").split("_"))
+            return BrokerError(f"{self.config.location}: not allowed; our IAM policy needs {service}:{action}")
+        return BrokerError(f"{self.config.location}: {operation}: {_reason(error)}")
+
+    def lost(self, why: str) -> None:
+        """Note that the endpoint can't be reached, and look for it until it can."""
+        if self.trouble or not self._clients:
+            return
+        self.trouble = f"{self.config.location} can't be reached: {why}"
+        log.warning("sqs: %s; trying on", self.trouble)
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.create_task(self._probe(), name="sqs: looking for the endpoint")
+
+    def reached(self) -> None:
+        """Note that the endpoint answers."""
+        if self.trouble:
+            self.trouble = ""
+            log.warning("sqs: %s is back; subscriptions go on", self.config.location)
+
+    async def _probe(self) -> None:
+        pause = FIRST_PAUSE
+        while self.trouble:
+            await asyncio.sleep(jittered(pause))
+            pause = min(2 * pause, LONGEST_PAUSE)
+            try:
+                async with asyncio.timeout(self.config.connect_timeout):
+                    await self._ping()
+                self.reached()
+            except ClientError:
+                self.reached()
+            except (BotoCoreError, OSError) as error:
+                log.debug("sqs: %s: %s", self.config.location, _reason(error))
+
+    async def close(self) -> None:
+        """Disconnect."""
+        probing, self._probing = self._probing, None
+        if probing is not None:
+            probing.cancel()
+            await asyncio.wait({probing})
+        self._clients = {}
+        await self._stack.aclose()
+        self.trouble = ""
+
+
+def jittered(pause: float) -> float:
+    """Return a pause, shortened by up to a half, so that not all come back at the same time."""
+    return pause * random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret about it
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ClientError):
+        details = error.response.get("Error", {})
+        return f"{details.get('Code', 'error')}: {details.get('Message', '')}"
+    return str(error) or type(error).__name__

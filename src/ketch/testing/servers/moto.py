@@ -1,0 +1,43 @@
+"""moto: SNS and SQS, from the wheel `moto[server]`. It keeps everything in memory: a restart finds it empty."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .process import Server, free_port, listens, program
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_HELLO = b"GET /moto-api/data.json HTTP/1.0\r\n\r\n"
+
+
+@asynccontextmanager
+async def moto_server(port: int | None = None) -> AsyncIterator[Server]:
+    """Run moto's server.
+
+    Args:
+        port: where to listen on 127.0.0.1; None for a free port.
+
+    Raises:
+        RuntimeError: there is no moto_server, or it doesn't start.
+    """
+    found = program("moto_server", "pip install 'moto[server]'")
+    port = free_port() if port is None else port
+    with tempfile.TemporaryDirectory(prefix="ketch-moto-") as name:
+        server = Server(
+            f"sqs://test:test@127.0.0.1:{port}?region=us-east-1",
+            [found, "-H", "127.0.0.1", "-p", str(port)],
+            Path(name),
+            partial(listens, port, b"HTTP/1.", _HELLO),
+            patience=30.0,  # it imports a great deal
+        )
+        try:
+            await server.start()
+            yield server
+        finally:
+            await server.stop()

@@ -23,7 +23,7 @@ async def moto():
 
 
 class TestSqsBroker(BrokerSuite):
-    many = 500
+    many = 300
     hold = 2.5
 
     @pytest.fixture

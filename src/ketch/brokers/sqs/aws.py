@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError as BotoConnectionError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+    NoRegionError,
+    SSLError,
+)
 from botocore.loaders import create_loader
 
 from ...errors import BrokerError, BrokerUnavailable
@@ -96,7 +105,9 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return code_of(error) in _BUSY or status >= 500 or status == 429
-    return isinstance(error, HTTPClientError | OSError)
+    if isinstance(error, SSLError):
+        return False  # a certificate doesn't become right by itself
+    return isinstance(error, HTTPClientError | BotoConnectionError | CredentialRetrievalError | OSError)
 
 
 class Aws:

@@ -14,13 +14,13 @@ from aiobotocore.session import AioSession
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionError as BotoConnectionError,
     CredentialRetrievalError,
     HTTPClientError,
     NoCredentialsError,
     NoRegionError,
     SSLError,
 )
+from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.loaders import create_loader
 
 from ...errors import BrokerError, BrokerUnavailable
@@ -59,6 +59,9 @@ _STRANGERS = frozenset(
         "UnrecognizedClientException",
     }
 )
+#: Statuses of HTTP that pass: 429, and the server's own fault (RFC 6585 section 4, RFC 9110 section 15.6).
+_PASSING = frozenset({429, *range(500, 600)})
+
 _BUSY = frozenset(
     {
         "KMSThrottling",
@@ -104,7 +107,7 @@ def is_passing(error: BaseException) -> bool:
     """Tell whether the same call may succeed a little later."""
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return code_of(error) in _BUSY or status >= 500 or status == 429
+        return code_of(error) in _BUSY or status in _PASSING
     if isinstance(error, SSLError):
         return False  # a certificate doesn't become right by itself
     return isinstance(error, HTTPClientError | BotoConnectionError | CredentialRetrievalError | OSError)
@@ -136,15 +139,17 @@ class Aws:
         self._slots = asyncio.Semaphore(_CALLS)
         self.trouble = ""
         try:
-            async with asyncio.timeout(self.config.connect_timeout):
-                await self._connect()
-                await self._ping()
+            try:
+                async with asyncio.timeout(self.config.connect_timeout):
+                    await self._connect()
+                    await self._ping()
+            except BaseException:
+                await self.close()
+                raise
         except TimeoutError:
-            await self.close()
             seconds = f"{self.config.connect_timeout:g} s"
             raise BrokerUnavailable(f"{self.config.location}: no answer within {seconds}; is it running?") from None
         except FAILURES as error:
-            await self.close()
             if is_passing(error):
                 raise BrokerUnavailable(f"{self.config.location}: {_reason(error)}; is it running?") from error
             raise self.mapped(error, "sqs", "get_queue_url") from error
@@ -219,7 +224,8 @@ class Aws:
             self.reached()
             raise
         except FAILURES as error:
-            self.lost(_reason(error))
+            if is_passing(error):
+                self.lost(_reason(error))
             raise
         self.reached()
         return reply
@@ -230,7 +236,9 @@ class Aws:
         if isinstance(error, NoRegionError):
             return BrokerError("sqs: which region? Set ?region=eu-central-1 or AWS_DEFAULT_REGION")
         if isinstance(error, NoCredentialsError):
-            return BrokerError("sqs: no credentials: neither in the URL nor in AWS's chain of environment, files, roles")
+            return BrokerError(
+                "sqs: no credentials, neither in the URL nor in AWS's environment variables, files or roles"
+            )
         if code in _STRANGERS:
             return BrokerError(f"{self.config.location}: our credentials are refused ({code})")
         if code in _DENIED:

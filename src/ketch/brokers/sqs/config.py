@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 from ...errors import ConfigurationError
 
@@ -104,8 +105,12 @@ class Config:
 def _endpoint(url: Url) -> str:
     if not url.address:
         return ""
-    host, _, port = url.address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65_536 or "," in host:
+    try:
+        parts = urlsplit(f"http://{url.address}")
+        usable = bool(parts.hostname) and parts.port != 0 and "," not in url.address  # reading the port checks it
+    except ValueError:
+        usable = False
+    if not usable:
         raise ConfigurationError(f"sqs: {url}: {url.address!r} is no host:port; leave it out for AWS itself")
     tls = {"tls", "tls_ca", "tls_cert", "tls_key"} & set(url.options) and url.options.get("tls") not in ("0", "false")
     return f"{'https' if tls else 'http'}://{url.address}"

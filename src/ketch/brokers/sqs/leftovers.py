@@ -25,9 +25,7 @@ _QUEUES = 50
 async def remove_leftovers(aws: Aws, age: float = AGE) -> None:
     """Delete queues that were left over, as far as we may; what we may not stays and costs nothing but its name."""
     try:
-        found = await aws.call(
-            "sqs", "list_queues", QueueNamePrefix=lone_prefix(aws.config.prefix), MaxResults=_QUEUES
-        )
+        found = await aws.call("sqs", "list_queues", QueueNamePrefix=lone_prefix(aws.config.prefix), MaxResults=_QUEUES)
         for url in found.get("QueueUrls", ()):
             await _judge(aws, url, age)
     except BrokerError as error:

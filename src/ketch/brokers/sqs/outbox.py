@@ -125,9 +125,12 @@ class Outbox:
             return self._arn
 
     async def drained(self) -> None:
-        """Wait until nothing is under way any more."""
-        while self._flights:
-            await asyncio.wait(self._flights)
+        """Wait until nothing waits, and nothing is under way any more."""
+        while not self.idle:
+            if self._flights:
+                await asyncio.wait(self._flights)
+            else:
+                await asyncio.sleep(0)
 
 
 def _batch(arn: str, entries: list[dict[str, Any]]) -> dict[str, Any]:

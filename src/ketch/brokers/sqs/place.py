@@ -121,10 +121,12 @@ async def alive(aws: Aws, place: Place) -> None:
 
 async def remove(aws: Aws, place: Place) -> None:
     """Delete a queue and the subscription that leads to it."""
-    for service, operation, params in (
+    # In this order: SNS would try in vain, and go on trying.
+    calls: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("sns", "unsubscribe", {"SubscriptionArn": place.subscription}),
         ("sqs", "delete_queue", {"QueueUrl": place.queue}),
-    ):
+    )
+    for service, operation, params in calls:
         try:
             await aws.call(service, operation, **params)
         except BrokerError as error:

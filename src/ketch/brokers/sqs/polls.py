@@ -34,9 +34,7 @@ class Polls:
         failure: why nothing will come any more.
     """
 
-    def __init__(
-        self, aws: Aws, topic: str, place: Place, hand: Hand, declare: Callable[[], Awaitable[Place]]
-    ) -> None:
+    def __init__(self, aws: Aws, topic: str, place: Place, hand: Hand, declare: Callable[[], Awaitable[Place]]) -> None:
         self.place = place
         self.trouble = ""
         self.failure: BrokerError | None = None

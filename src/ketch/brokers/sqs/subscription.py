@@ -132,12 +132,17 @@ class SqsSubscription(Subscription):
             return
         self.closed = True
         self._close_hand()
-        for task in (*self._tasks, self._stopping):
-            if task is not None:
-                task.cancel()
+        for task in self._tasks:
+            task.cancel()
         await asyncio.wait(self._tasks)
         await self._polls.close()
-        held = self._hand.clear()
+        if self._stopping is not None:
+            await self._stopping
+        await self._give_up(self._hand.clear())
+
+    async def _give_up(self, held: list[Delivery]) -> None:
+        if self._aws.trouble:
+            return  # what was held comes again when its time is up; leftovers.py finds the queue
         try:
             if self._alone:
                 await remove(self._aws, self._polls.place)

@@ -16,7 +16,9 @@ from .errors import (
     NotFound,
     OutOfRange,
     PermissionDenied,
+    Reject,
     ResourceExhausted,
+    Retry,
     StatusError,
     Unauthenticated,
     Unavailable,
@@ -25,6 +27,8 @@ from .errors import (
 )
 from .message import Message
 from .options import Options
+from .request import Requester, RequestTopic
+from .retry import RetryPolicy
 from .service import Service
 from .settings import add_flags
 from .topic import Publisher, Topic
@@ -50,7 +54,12 @@ __all__ = [
     "OutOfRange",
     "PermissionDenied",
     "Publisher",
+    "Reject",
+    "RequestTopic",
+    "Requester",
     "ResourceExhausted",
+    "Retry",
+    "RetryPolicy",
     "Service",
     "StatusError",
     "Topic",

@@ -42,9 +42,10 @@ class Call:
             inbound it is what the peer sent.
         timeout: seconds the caller gives the call, None for no limit.
         message: the event as it travels, None for a call.
+        delay: seconds by which an event is published ahead of its time.
     """
 
-    __slots__ = ("kind", "message", "metadata", "name", "payload", "timeout")
+    __slots__ = ("delay", "kind", "message", "metadata", "name", "payload", "timeout")
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Call:
         self.metadata = metadata
         self.timeout = timeout
         self.message = message
+        self.delay = 0.0
 
 
 Next: TypeAlias = Callable[[Call], Awaitable[object]]

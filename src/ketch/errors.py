@@ -7,6 +7,8 @@ KetchError
 │   ├── CapabilityError          the broker can't give what a topic or subscriber needs
 │   └── HandlerError             a handler's signature doesn't fit what it is registered for
 ├── NotRunning                   used before start or after stop
+├── Retry                        raised by a handler: try this event again, later
+├── Reject                       raised by a handler: never try this event again
 ├── CodecError                   a body and its type don't fit together
 │   └── UnknownContentType       no codec speaks it
 ├── BrokerError
@@ -48,7 +50,15 @@ class MissingExtra(ConfigurationError):
 
 
 class CapabilityError(ConfigurationError):
-    """A topic or a subscriber needs what the configured broker can't give."""
+    """A topic or a subscriber needs what the configured broker can't give.
+
+    Attributes:
+        needs: names of `ketch.broker.Capabilities` that would do.
+    """
+
+    def __init__(self, message: str, *needs: str) -> None:
+        super().__init__(message)
+        self.needs = needs
 
 
 class HandlerError(ConfigurationError):
@@ -57,6 +67,22 @@ class HandlerError(ConfigurationError):
 
 class NotRunning(KetchError):
     """A service, client or publisher is used before it was started or after it was stopped."""
+
+
+class Retry(KetchError):
+    """Raised by a handler: this event can't be handled now, try it again. It counts as an attempt.
+
+    Attributes:
+        after: seconds to wait before that; None for the retry policy's backoff.
+    """
+
+    def __init__(self, message: str = "the handler asks for another try", *, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = None if after is None else max(0.0, after)
+
+
+class Reject(KetchError):
+    """Raised by a handler: this event can never be handled. It goes to the dead letters with the message as reason."""
 
 
 class CodecError(KetchError):

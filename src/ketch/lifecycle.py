@@ -4,45 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 from .client import Client
-from .errors import KetchError, RegistryError
-from .health import Health
+from .errors import CapabilityError, KetchError, RegistryError
+from .plugins import Plugins
 from .registry import Instance
+from .request import Replies
 from .server import routes
 from .standard.servicers import standard
 
 if TYPE_CHECKING:
-    from .call import Middleware
+    from collections.abc import Iterator
+
     from .consumer import Consumer
+    from .declared import Declared
     from .options import Options
-    from .rpc import Servicer
-    from .topic import Publisher
     from .transport import Listener, Route
 
 log = logging.getLogger("ketch")
 
-Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[object]]
-
 #: Seconds between two looks at handlers that may hang.
 _WATCH = 30.0
-
-
-@dataclass(slots=True)
-class Declared:
-    """What a service consists of."""
-
-    middleware: tuple[Middleware, ...] = ()
-    servicers: list[Servicer] = field(default_factory=list)
-    consumers: list[Consumer[Any]] = field(default_factory=list)
-    publishers: list[Publisher[Any]] = field(default_factory=list)
-    lifespans: list[Lifespan] = field(default_factory=list)
-    health: Health = field(default_factory=Health)
 
 
 class Lifecycle:
@@ -70,11 +55,7 @@ class Lifecycle:
         return self.options.advertise or listened
 
     async def wait(self) -> None:
-        """Return never, unless a consumer is lost for good, which is raised.
-
-        Raises:
-            BrokerError: what the consumer died of.
-        """
+        """Return never: a consumer that is lost is made again, and says so in `health`."""
         if self._watch is not None:
             await asyncio.shield(self._watch)
 
@@ -101,8 +82,10 @@ class Lifecycle:
         stack.push_async_callback(self.client.stop)
         await self.client.start()
         for publisher in declared.publishers:
-            publisher.bind(options.broker, options.codecs, source=options.name, middleware=declared.middleware)
+            with _said_which_brokers_can():
+                publisher.bind(options.broker, options.codecs, source=options.name, middleware=declared.middleware)
             stack.callback(publisher.unbind)
+        self._bind_requests(stack)
         for lifespan in declared.lifespans:
             await stack.enter_async_context(lifespan())
         stack.push_async_callback(self._drain)
@@ -110,7 +93,8 @@ class Lifecycle:
         await self._start_health()
         self._listener = await options.transport.listen(options.address, self._routes())
         for consumer in declared.consumers:
-            await consumer.start(options.broker, options.codecs, declared.middleware)
+            with _said_which_brokers_can():
+                await consumer.start(options.broker, options.codecs, declared.middleware)
             self._started.append(consumer)
         instance = self._instance()
         stack.push_async_callback(self._deregister, instance)
@@ -118,9 +102,24 @@ class Lifecycle:
         stack.callback(declared.health.leave)
         declared.health.serve()
 
+    def _bind_requests(self, stack: AsyncExitStack) -> None:
+        options, declared = self.options, self._declared
+        for replier in declared.repliers:
+            replier.bind(options.broker, options.codecs, source=options.name)
+            stack.callback(replier.unbind)
+        if declared.requesters:
+            replies = Replies(options.broker, options.codecs, options.id)
+            stack.push_async_callback(replies.close)
+            for requester in declared.requesters:
+                requester.bind(replies, source=options.name, timeout=options.request_timeout)
+                stack.callback(requester.unbind)
+
     async def _start_health(self) -> None:
         declared = self._declared
-        probes = {f"topic:{consumer.topic.name}": partial(_trouble, consumer) for consumer in declared.consumers}
+        by_topic: dict[str, list[Consumer[Any]]] = {}
+        for consumer in declared.consumers:
+            by_topic.setdefault(f"topic:{consumer.topic.name}", []).append(consumer)
+        probes = {name: partial(_trouble, consumers) for name, consumers in by_topic.items()}
         await declared.health.start(frozenset(servicer.contract for servicer in declared.servicers), probes)
 
     def _routes(self) -> dict[str, Route]:
@@ -175,19 +174,6 @@ class Lifecycle:
             log.warning("%s: could not be deregistered: %s", self.options.name, error)
 
     async def _supervise(self) -> None:
-        watched = [asyncio.ensure_future(consumer.wait()) for consumer in self._started]
-        watched.append(asyncio.ensure_future(self._look_for_hangs()))
-        try:
-            await asyncio.gather(*watched)
-        except Exception as error:
-            log.critical("%s is deaf: %s", self.options.name, error)
-            raise
-        finally:
-            for task in watched:
-                task.cancel()
-            await asyncio.gather(*watched, return_exceptions=True)  # the first was raised above
-
-    async def _look_for_hangs(self) -> None:
         while True:
             await asyncio.sleep(_WATCH)
             for consumer in self._started:
@@ -212,5 +198,16 @@ class Lifecycle:
         )
 
 
-def _trouble(consumer: Consumer[Any]) -> str:
-    return consumer.trouble
+def _trouble(consumers: list[Consumer[Any]]) -> str:
+    return next((trouble for consumer in consumers if (trouble := consumer.trouble)), "")
+
+
+@contextmanager
+def _said_which_brokers_can() -> Iterator[None]:
+    try:
+        yield
+    except CapabilityError as error:
+        if not error.needs:
+            raise
+        others = ", ".join(Plugins().brokers_that(*error.needs)) or "none that is installed"
+        raise CapabilityError(f"{error}. Brokers that do: {others}", *error.needs) from None

@@ -38,6 +38,18 @@ class Plugins:
         """Return the names of all plugins of a kind (`Broker`, `Registry`, `Transport`, `Codec`)."""
         return sorted(self._points[kind])
 
+    def brokers_that(self, *can: str) -> list[str]:
+        """Return the names of the brokers that declare these capabilities and whose driver is installed."""
+        found: list[str] = []
+        for name in self.names("Broker"):
+            try:
+                capabilities = self.load("Broker", name).capabilities
+            except (MissingExtra, ImportError):
+                continue  # a stranger's plugin that is broken is no answer either
+            if all(getattr(capabilities, capability) for capability in can):
+                found.append(name)
+        return found
+
     def package(self, kind: str, name: str) -> str:
         """Return the package that brings a plugin, with its version."""
         dist = self._points[kind][name].dist

@@ -4,41 +4,34 @@ from __future__ import annotations
 
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import settings
-from .consumer import Consumer
+from .declarations import Declarations
 from .errors import ConfigurationError, NotRunning
-from .lifecycle import Declared, Lifecycle
+from .lifecycle import Lifecycle
 from .logs import configure
 from .options import Options, build
 from .rpc import Caller, Method, ReplyStream, Stub
 from .runner import run_until_stopped
-from .signature import check_handler
-from .topic import Publisher, Topic
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 
     from .broker import Broker
     from .call import Middleware
     from .client import Client
-    from .health import Health
     from .registry import Registry
-    from .rpc import Metadata, Reply, Servicer
+    from .rpc import Metadata, Reply
     from .transport import Transport
 
 Q = TypeVar("Q")
 P = TypeVar("P")
 S = TypeVar("S", bound=Stub)
-T = TypeVar("T")
-
-#: A subscriber's group unless it says otherwise: the service's name, so that its instances share the events.
-SHARED: Final = "\0shared"
 
 
-class Service(Caller):
+class Service(Declarations, Caller):
     """A named program. Making one does no IO: importing a module that holds one is free.
 
     What is passed here is pinned; what is left open comes from the command line, the environment, the default.
@@ -70,7 +63,7 @@ class Service(Caller):
         grace: float | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        self.name = name
+        super().__init__(name, middleware)
         self._pinned: dict[str, Any] = {
             "server_name": name,
             "server_version": version,
@@ -83,82 +76,9 @@ class Service(Caller):
             "shutdown_grace": grace,
             "server_metadata": metadata,
         }
-        self._declared = Declared(tuple(middleware))
         self._options: Options | None = None
         self._running: Lifecycle | None = None
         self._entered: list[Any] = []
-
-    def serve(self, servicer: Servicer) -> None:
-        """Serve a contract.
-
-        Raises:
-            ConfigurationError: it is served already.
-        """
-        self._check_stopped()
-        if any(servicer.contract == other.contract for other in self._declared.servicers):
-            raise ConfigurationError(f"{self.name} serves {servicer.contract} already")
-        self._declared.servicers.append(servicer)
-
-    def publisher(self, topic: Topic[T]) -> Publisher[T]:
-        """Declare that this service publishes to a topic; the publisher works while the service runs."""
-        self._check_stopped()
-        publisher = Publisher(topic)
-        self._declared.publishers.append(publisher)
-        return publisher
-
-    def subscribe(
-        self,
-        topic: Topic[T],
-        *,
-        group: str | None = SHARED,
-        concurrency: int = 1,
-        timeout: float | None = None,
-    ) -> Callable[[Callable[[T], Awaitable[None]]], Callable[[T], Awaitable[None]]]:
-        """Handle a topic's events with the decorated `async def handler(payload)`.
-
-        Args:
-            topic: what to subscribe to.
-            group: who shares the events. By default the instances of this service, so each event is handled once per
-                service; None for every instance of it; a name of your own for a second handler of the same topic.
-            concurrency: how many events may be in hand at a time. With one, they are handled in order.
-            timeout: seconds after which a handler is cancelled and has failed.
-
-        Raises:
-            HandlerError: the handler's signature doesn't fit the topic.
-            ConfigurationError: another handler of this service subscribes to the topic in the same group.
-        """
-        named = self.name if group == SHARED else group
-
-        def register(handler: Callable[[T], Awaitable[None]]) -> Callable[[T], Awaitable[None]]:
-            self._check_stopped()
-            check_handler(topic, handler)
-            self._check_group(topic, named)
-            if concurrency < 1:
-                raise ConfigurationError(f"concurrency must be at least 1, not {concurrency}")
-            consumer = Consumer(topic, handler, group=named, concurrency=concurrency, timeout=timeout)
-            self._declared.consumers.append(consumer)
-            return handler
-
-        return register
-
-    @property
-    def health(self) -> Health:
-        """What the service tells of itself to `grpc.health.v1` and `ketch health`; report your own troubles there."""
-        return self._declared.health
-
-    def health_check(self, function: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
-        """Run the decorated `async def` every 5 seconds; while it raises, or takes 2, the service isn't serving."""
-        self._declared.health.check(function)
-        return function
-
-    def lifespan(self, function: Callable[[], AsyncIterator[None]]) -> Callable[[], AsyncIterator[None]]:
-        """Open what the handlers need before they run, and close it after: an async generator that yields once.
-
-        The broker is connected and calls can be made within it.
-        """
-        self._check_stopped()
-        self._declared.lifespans.append(asynccontextmanager(function))
-        return function
 
     def stub(self, contract: type[S], service: str = "") -> S:
         """Return a stub to call other services with while this one runs; `service` narrows it down to one of them."""
@@ -240,10 +160,9 @@ class Service(Caller):
             self._running = None
 
     async def wait(self) -> None:
-        """Wait for ever; raise what a consumer of the running service died of.
+        """Wait for ever.
 
         Raises:
-            BrokerError: it was lost for good.
             NotRunning: the service isn't running.
         """
         if self._running is None:
@@ -276,14 +195,9 @@ class Service(Caller):
         """Start a streaming call; a stub's method does this."""
         return self.client.stream(service, method, requests, timeout, metadata)
 
+    def _grace(self) -> float:
+        return self.options.grace
+
     def _check_stopped(self) -> None:
         if self._running is not None:
             raise ConfigurationError(f"{self.name} is running: declare what it does, and start it, before that")
-
-    def _check_group(self, topic: Topic[Any], group: str | None) -> None:
-        for other in self._declared.consumers:
-            if group is not None and other.topic.name == topic.name and other.group == group:
-                raise ConfigurationError(
-                    f"{other.name} handles {topic.name} in group {group} already, so each would get half of the "
-                    f"events; give this handler a group of its own: subscribe(..., group={group + '.other'!r})"
-                )

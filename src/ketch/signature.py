@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from .errors import HandlerError
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from .topic import Topic
 
 
-def check_handler(topic: Topic[Any], handler: Callable[..., Any]) -> None:
-    """Check that a handler is async and takes one payload of the topic's type.
+def check_handler(topic: Topic[Any], handler: Callable[..., Any], *, batch: bool = False) -> None:
+    """Check that a handler is async and takes one payload of the topic's type, or a list of them.
 
     Raises:
         HandlerError: it isn't, or doesn't; the message says what to change.
@@ -29,11 +29,15 @@ def check_handler(topic: Topic[Any], handler: Callable[..., Any]) -> None:
         signature.bind(object())
     except TypeError:
         raise HandlerError(
-            f"{name} can't handle {topic.name}: it must take one argument, the {topic.type.__qualname__}"
+            f"{name} can't handle {topic.name}: it must take one argument, "
+            f"the {f'list[{topic.type.__qualname__}]' if batch else topic.type.__qualname__}"
         ) from None
     first = next(iter(signature.parameters.values()))
     said = _annotation(handler, first)
-    if said is not None and not _fits(topic.type, said):
+    if batch:
+        if isinstance(said, type) and get_origin(said) is None and not issubclass(list, said):
+            raise HandlerError(f"{name} takes a {said.__qualname__}, but gets a list[{topic.type.__qualname__}]")
+    elif said is not None and not _fits(topic.type, said):
         shown = getattr(said, "__qualname__", said)
         raise HandlerError(f"{name} takes a {shown}, but {topic.name} carries {topic.type.__qualname__}")
 

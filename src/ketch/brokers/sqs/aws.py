@@ -41,6 +41,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 #: Calls under way at a time, beside long polls.
 _CALLS = 32
 
+#: Characters of what AWS says that an error of ours holds.
+_REASON = 300
+
 #: Connections, which bounds long polls too.
 _CONNECTIONS = 1000
 
@@ -61,6 +64,9 @@ _STRANGERS = frozenset(
 )
 #: Statuses of HTTP that pass: 429, and the server's own fault (RFC 6585 section 4, RFC 9110 section 15.6).
 _PASSING = frozenset({429, *range(500, 600)})
+
+#: Statuses of HTTP that refuse whoever asks, should a code say nothing of it.
+_REFUSED = frozenset({401, 403})
 
 _BUSY = frozenset(
     {
@@ -106,8 +112,7 @@ def is_denied(error: BaseException) -> bool:
 def is_passing(error: BaseException) -> bool:
     """Tell whether the same call may succeed a little later."""
     if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return code_of(error) in _BUSY or status in _PASSING
+        return code_of(error) in _BUSY or _status(error) in _PASSING
     if isinstance(error, SSLError):
         return False  # a certificate doesn't become right by itself
     return isinstance(error, HTTPClientError | BotoConnectionError | CredentialRetrievalError | OSError)
@@ -239,7 +244,7 @@ class Aws:
             return BrokerError(
                 "sqs: no credentials, neither in the URL nor in AWS's environment variables, files or roles"
             )
-        if code in _STRANGERS:
+        if code not in _DENIED and (code in _STRANGERS or _status(error) in _REFUSED):
             return BrokerError(f"{self.config.location}: our credentials are refused ({code})")
         if code in _DENIED:
             action = "".join(word.capitalize() for word in operation.removesuffix("_batch").split("_"))
@@ -291,8 +296,16 @@ def jittered(pause: float) -> float:
     return pause * random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret about it
 
 
+def _status(error: BaseException) -> int:
+    return (
+        int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if isinstance(error, ClientError)
+        else 0
+    )
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, ClientError):
         details = error.response.get("Error", {})
-        return f"{details.get('Code', 'error')}: {details.get('Message', '')}"
-    return str(error) or type(error).__name__
+        return f"{details.get('Code', 'error')}: {str(details.get('Message', ''))[:_REASON]}"
+    return str(error)[:_REASON] or type(error).__name__

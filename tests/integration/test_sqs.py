@@ -267,6 +267,29 @@ async def test_publishes_of_a_moment_share_calls(url):
         assert len(calls) == 10
 
 
+async def test_a_burst_is_shared_by_the_members_of_a_group_each_event_once(url):
+    async with opened(f"{url}&timeout=30") as here, opened(f"{url}&timeout=30") as there:
+        members = [await broker.subscribe("burst", group="g", prefetch=64) for broker in (here, there)]
+        seen = []
+        complete = asyncio.Event()
+
+        async def collect(member):
+            while True:
+                batch = await member.receive()
+                seen.extend(int(delivery.message.body) for delivery in batch)
+                await member.settle([(delivery, Outcome.DONE) for delivery in batch])
+                if len(seen) >= 1000:
+                    complete.set()
+
+        async with asyncio.timeout(50), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(collect(member)) for member in members]
+            await asyncio.gather(*(here.publish(message(b"%d" % n, "burst")) for n in range(1000)))
+            await complete.wait()
+            for task in tasks:
+                task.cancel()
+        assert sorted(seen) == list(range(1000))
+
+
 async def test_subscriptions_go_on_at_a_server_that_came_back_empty(caplog):
     async with moto_server() as server, opened(f"{server.url}&wait=1&timeout=20") as broker:
         subscription = await broker.subscribe("reborn", group="g")

@@ -4,7 +4,8 @@ broker.py         opening, publishing, subscribing
 config.py         the URL's options
 names.py          what topics and groups are called there
 wire.py           how a message looks there: text and ten attributes
-aws.py            calls: retries, errors, whether it can be reached
+aws.py            calls: retries, and whether AWS can be reached
+failures.py       the driver's errors, judged and mapped
 outbox.py         publishing in batches of ten
 place.py          a topic, its queue, and what binds them
 leftovers.py      queues of subscriptions without a group whose process crashed

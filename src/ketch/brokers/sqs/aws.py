@@ -11,19 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    HTTPClientError,
-    NoCredentialsError,
-    NoRegionError,
-    SSLError,
-)
-from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import create_loader
 
-from ...errors import BrokerError, BrokerUnavailable
+from ...errors import BrokerUnavailable
+from .failures import FAILURES, is_denied, is_gone, is_passing, reason, refusal
 
 if TYPE_CHECKING:
     from botocore.loaders import Loader
@@ -32,90 +24,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ketch.broker")
 
-#: What a call may raise.
-FAILURES = (ClientError, BotoCoreError, OSError)
-
 #: Seconds between two tries, at first and at most; up to half of it is left to chance.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 
 #: Calls under way at a time, beside long polls.
 _CALLS = 32
 
-#: Characters of what AWS says that an error of ours holds.
-_REASON = 300
-
 #: Connections, which bounds long polls too.
 _CONNECTIONS = 1000
-
-_GONE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NotFound", "NotFoundException"})
-_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError", "AuthorizationErrorException"})
-_STRANGERS = frozenset(
-    {
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "IncompleteSignature",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "InvalidSecurity",
-        "MissingAuthenticationToken",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    }
-)
-#: Statuses of HTTP that pass: 429, and the server's own fault (RFC 6585 section 4, RFC 9110 section 15.6).
-_PASSING = frozenset({429, *range(500, 600)})
-
-#: Statuses of HTTP that refuse whoever asks, should a code say nothing of it.
-_REFUSED = frozenset({401, 403})
-
-_BUSY = frozenset(
-    {
-        "KMSThrottling",
-        "KmsThrottled",
-        "OverLimit",
-        "RequestThrottled",
-        "SlowDown",
-        "Throttled",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    }
-)
 
 
 @cache
 def _loader() -> Loader:
     """Return the descriptions of AWS's services; a process reads each once, which takes a tenth of a second."""
     return create_loader()
-
-
-def code_of(error: BaseException | None) -> str:
-    """Return AWS's code for an error, or for the one it was mapped from; "" where it has none."""
-    if isinstance(error, BrokerError):
-        error = error.__cause__
-    if not isinstance(error, ClientError):
-        return ""
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def is_gone(error: BaseException) -> bool:
-    """Tell whether a call failed because its topic or queue isn't there any more."""
-    return code_of(error) in _GONE
-
-
-def is_denied(error: BaseException) -> bool:
-    """Tell whether a call failed because our credentials don't allow it."""
-    return code_of(error) in _DENIED
-
-
-def is_passing(error: BaseException) -> bool:
-    """Tell whether the same call may succeed a little later."""
-    if isinstance(error, ClientError):
-        return code_of(error) in _BUSY or _status(error) in _PASSING
-    if isinstance(error, SSLError):
-        return False  # a certificate doesn't become right by itself
-    return isinstance(error, HTTPClientError | BotoConnectionError | CredentialRetrievalError | OSError)
 
 
 class Aws:
@@ -156,8 +78,8 @@ class Aws:
             raise BrokerUnavailable(f"{self.config.location}: no answer within {seconds}; is it running?") from None
         except FAILURES as error:
             if is_passing(error):
-                raise BrokerUnavailable(f"{self.config.location}: {_reason(error)}; is it running?") from error
-            raise self.mapped(error, "sqs", "get_queue_url") from error
+                raise BrokerUnavailable(f"{self.config.location}: {reason(error)}; is it running?") from error
+            raise refusal(error, self.config.location, "sqs", "get_queue_url") from error
 
     async def _connect(self) -> None:
         config = self.config
@@ -208,14 +130,14 @@ class Aws:
                             return await self.once(service, operation, **params)
                     except FAILURES as error:
                         if not is_passing(error):
-                            raise self.mapped(error, service, operation) from error
+                            raise refusal(error, self.config.location, service, operation) from error
                         failure = error
                     await asyncio.sleep(jittered(pause))
                     pause = min(2 * pause, LONGEST_PAUSE)
         except TimeoutError:
             if failure is None:
                 self.lost("no answer")
-            why = _reason(failure) if failure else "no answer"
+            why = reason(failure) if failure else "no answer"
             raise BrokerUnavailable(f"{self.config.location}: {operation} within {seconds:g} s: {why}") from failure
 
     async def once(self, service: str, operation: str, **params: Any) -> dict[str, Any]:
@@ -230,26 +152,10 @@ class Aws:
             raise
         except FAILURES as error:
             if is_passing(error):
-                self.lost(_reason(error))
+                self.lost(reason(error))
             raise
         self.reached()
         return reply
-
-    def mapped(self, error: BaseException, service: str, operation: str) -> BrokerError:
-        """Return what we raise for a driver's error: it says what to do."""
-        code = code_of(error)
-        if isinstance(error, NoRegionError):
-            return BrokerError("sqs: which region? Set ?region=eu-central-1 or AWS_DEFAULT_REGION")
-        if isinstance(error, NoCredentialsError):
-            return BrokerError(
-                "sqs: no credentials, neither in the URL nor in AWS's environment variables, files or roles"
-            )
-        if code not in _DENIED and (code in _STRANGERS or _status(error) in _REFUSED):
-            return BrokerError(f"{self.config.location}: our credentials are refused ({code})")
-        if code in _DENIED:
-            action = "".join(word.capitalize() for word in operation.removesuffix("_batch").split("_"))
-            return BrokerError(f"{self.config.location}: not allowed; our IAM policy needs {service}:{action}")
-        return BrokerError(f"{self.config.location}: {operation}: {_reason(error)}")
 
     def lost(self, why: str) -> None:
         """Note that the endpoint can't be reached, and look for it until it can."""
@@ -278,7 +184,7 @@ class Aws:
             except ClientError:
                 self.reached()
             except (BotoCoreError, OSError) as error:
-                log.debug("sqs: %s: %s", self.config.location, _reason(error))
+                log.debug("sqs: %s: %s", self.config.location, reason(error))
 
     async def close(self) -> None:
         """Disconnect."""
@@ -294,18 +200,3 @@ class Aws:
 def jittered(pause: float) -> float:
     """Return a pause, shortened by up to a half, so that not all come back at the same time."""
     return pause * random.uniform(0.5, 1.0)  # noqa: S311 - nothing secret about it
-
-
-def _status(error: BaseException) -> int:
-    return (
-        int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        if isinstance(error, ClientError)
-        else 0
-    )
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, ClientError):
-        details = error.response.get("Error", {})
-        return f"{details.get('Code', 'error')}: {str(details.get('Message', ''))[:_REASON]}"
-    return str(error)[:_REASON] or type(error).__name__

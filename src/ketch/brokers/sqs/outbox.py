@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError, BrokerUnavailable
-from .aws import is_gone
+from .failures import is_gone
 from .place import topic_arn
 
 if TYPE_CHECKING:

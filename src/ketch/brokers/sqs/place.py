@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError, BrokerUnavailable, SubscriptionRefused
-from .aws import code_of, is_gone
+from .failures import code_of, is_gone
 from .names import topic_name
 
 if TYPE_CHECKING:

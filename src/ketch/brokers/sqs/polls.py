@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...broker import Delivery
 from ...errors import BrokerError, BrokerUnavailable
-from .aws import FAILURES, FIRST_PAUSE, LONGEST_PAUSE, is_gone, is_passing, jittered
+from .aws import FIRST_PAUSE, LONGEST_PAUSE, jittered
+from .failures import FAILURES, is_gone, is_passing, refusal
 from .receipts import Receipt, give_back
 from .wire import decode
 
@@ -64,7 +65,7 @@ class Polls:
                 try:
                     came = await self._receive(asked)
                     if self._hand.closed:
-                        await give_back(self._aws, self.place.queue, came)
+                        await self._too_late(came)
                     else:
                         self._hand.put(came)
                 finally:
@@ -76,6 +77,14 @@ class Polls:
             self.failure = error
             self._hand.closed = True
             self._hand.wake()
+
+    async def _too_late(self, came: list[Delivery]) -> None:
+        """Give back what came after `stop`."""
+        try:
+            if came:
+                await give_back(self._aws, self.place.queue, came)
+        except BrokerError as error:
+            log.info("sqs: what came for %s after its stop comes again later: %s", self._topic, error)
 
     def _is_enough(self, asked: int, came: int) -> bool:
         """Tell whether a poll may end; begin another if one isn't enough."""
@@ -129,7 +138,7 @@ class Polls:
         elif is_passing(error):
             await self._wait(str(error))
         else:
-            raise self._aws.mapped(error, "sqs", "receive_message") from error
+            raise refusal(error, self._aws.config.location, "sqs", "receive_message") from error
 
     async def _again(self, place: Place) -> None:
         """Make the queue again, and what leads to it."""

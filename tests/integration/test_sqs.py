@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import ssl
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -350,6 +351,34 @@ async def test_a_silent_port_is_unavailable_within_the_connect_timeout():
             writer.close()
         silent.close()
         await silent.wait_closed()
+
+
+async def test_an_endpoint_is_trusted_by_its_certificate(moto, authority, stranger):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.issue("server"))
+
+    async def pipe(reader, writer):
+        try:
+            while data := await reader.read(65_536):
+                writer.write(data)
+        except OSError:
+            pass  # the other side has gone
+        finally:
+            writer.close()
+
+    async def forward(reader, writer):
+        inner, outer = await asyncio.open_connection("127.0.0.1", int(Url.parse(moto.url).address.partition(":")[2]))
+        await asyncio.gather(pipe(reader, outer), pipe(inner, writer))
+
+    async with await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context) as front:
+        url = f"sqs://a:b@127.0.0.1:{front.sockets[0].getsockname()[1]}?region=us-east-1&wait=1"
+        async with opened(f"{url}&tls_ca={authority.root}") as broker:
+            subscription = await broker.subscribe("tls", group="g")
+            await broker.publish(message(b"x", "tls"))
+            assert (await first(subscription)).message.body == b"x"
+        with pytest.raises(BrokerError, match="(?i)certificate"):
+            async with opened(f"{url}&tls_ca={stranger.root}"):
+                pass
 
 
 async def test_without_a_region_it_asks_for_one(monkeypatch, tmp_path):

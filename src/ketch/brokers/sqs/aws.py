@@ -135,7 +135,7 @@ class Aws:
                     await asyncio.sleep(jittered(pause))
                     pause = min(2 * pause, LONGEST_PAUSE)
         except TimeoutError:
-            if failure is None:
+            if failure is None and seconds >= self.config.timeout / 2:  # else it may have been our own haste
                 self.lost("no answer")
             why = reason(failure) if failure else "no answer"
             raise BrokerUnavailable(f"{self.config.location}: {operation} within {seconds:g} s: {why}") from failure

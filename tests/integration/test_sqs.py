@@ -376,7 +376,7 @@ async def test_an_endpoint_is_trusted_by_its_certificate(moto, authority, strang
             subscription = await broker.subscribe("tls", group="g")
             await broker.publish(message(b"x", "tls"))
             assert (await first(subscription)).message.body == b"x"
-        with pytest.raises(BrokerError, match="(?i)certificate"):
+        with pytest.raises(BrokerError, match=r"(?i)certificate"):
             async with opened(f"{url}&tls_ca={stranger.root}"):
                 pass
 

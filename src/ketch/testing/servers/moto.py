@@ -15,8 +15,9 @@ from .process import Server, free_port, listens, program
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-# moto counts a queue three times for each message that it takes or gives, which makes thousands take minutes, and sees
-# within a second only that what was hidden can be seen again.
+# moto counts a queue three times for each message that it takes or gives, which makes thousands take minutes; sees
+# within a second only that what was hidden can be seen again; and lets two threads look whether a message is hidden before
+# one hides it, unless threads change only where they wait.
 _MOTO = """
 import os, sys
 
@@ -27,6 +28,7 @@ from moto.server import main
 
 for count in ("", "_delayed", "_not_visible"):
     setattr(Queue, f"approximate_number_of_messages{count}", 0)
+sys.setswitchinterval(10)
 wait = Queue.wait_for_messages
 Queue.wait_for_messages = lambda self, timeout: wait(self, min(timeout, 0.2))
 main(sys.argv[1:])

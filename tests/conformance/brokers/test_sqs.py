@@ -31,7 +31,7 @@ class TestSqsBroker(BrokerSuite):
 
     @pytest.fixture
     def url(self, moto):
-        return f"{moto.url}&timeout=2&visibility=5&wait=1"
+        return f"{moto.url}&visibility=5&wait=1"
 
     async def test_events_outlive_the_server(self):
         pytest.skip("moto keeps events in memory")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 # moto counts a queue three times for each message that it takes or gives, which makes thousands take minutes; sees
-# within a second only that what was hidden can be seen again; and lets two threads look whether a message is hidden before
+# within a second only that what was hidden can be seen again; and lets two threads find the same message visible before
 # one hides it, unless threads change only where they wait.
 _MOTO = """
 import os, sys

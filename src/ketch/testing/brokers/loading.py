@@ -95,8 +95,7 @@ class Loading(Cases):
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(collect(name, m)) for name, members in groups.items() for m in members]
             await asyncio.gather(stage.publish(here, sent[::2]), stage.publish(there, sent[1::2]))
-            async with asyncio.timeout(self.patience):
-                await complete.wait()
+            await self.event(complete, lambda: f"{ {name: seen[name].total() for name in seen} } of {self.many} came")
             for task in tasks:
                 task.cancel()
         assert seen == {name: Counter(sent) for name in groups}

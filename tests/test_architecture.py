@@ -32,20 +32,9 @@ DEFINES_ERRORS = {
 FORBIDDEN_MODULES = {"utils", "util", "helpers", "helper", "base", "manager", "managers", "common", "misc", "impl"}
 FORBIDDEN_SUFFIXES = ("Manager", "Helper", "Helpers", "Utils", "Util", "Impl", "Factory", "Base")
 #: Packages that only a plugin, a tool or an extra may import.
-DRIVERS = {
-    "nats",
-    "grpc",
-    "pydantic",
-    "pytest",
-    "sqlalchemy",
-    "asyncpg",
-    "aiokafka",
-    "redis",
-    "h2",
-    "faststream",
-    "aiobotocore",
-    "botocore",
-}
+DRIVERS = {"nats", "grpc", "pydantic", "pytest", "sqlalchemy", "asyncpg", "aiokafka", "redis", "h2", "faststream"}
+DRIVERS |= {"hiredis"}
+DRIVERS |= {"aiobotocore", "botocore"}
 
 
 def modules():

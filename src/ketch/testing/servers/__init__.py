@@ -6,7 +6,8 @@
 Each is stopped by its process id when the block is left, killed if it doesn't obey.
 """
 
+from .mosquitto import mosquitto_server
 from .nats import nats_server
 from .process import Server, free_port, program
 
-__all__ = ["Server", "free_port", "nats_server", "program"]
+__all__ = ["Server", "free_port", "mosquitto_server", "nats_server", "program"]

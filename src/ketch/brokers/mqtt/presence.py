@@ -1,0 +1,86 @@
+"""Presence: which sessions of a group somebody looks after.
+
+A server deals a group's events out to its sessions, also to those whose member is away, and there they wait. So what a
+member has left must be taken over by another. For that each session has a retained message that says `here` or `away`;
+it says `away` by itself, as the session's will, when its member vanishes. Members of the group watch these messages, and
+connect under the name of a session that is away: the server hands them what waits in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+#: The topics of these messages.
+PREFIX = "ketch-sessions/"
+
+HERE, AWAY = b"here", b"away"
+
+#: Sessions of one group that are kept track of.
+_MAX_SESSIONS = 4096
+
+
+def new_client_id() -> str:
+    """Return the name of a new session: letters and digits, 23 at most, as every server takes it (section 3.1.3.1)."""
+    return f"ketch{os.urandom(8).hex()}"
+
+
+class Presence:
+    """The sessions of one group, as its retained messages tell.
+
+    Attributes:
+        prefix: the topic of a session's message, less its name.
+        users: how many subscriptions of this program use it.
+        news: set with each change; one for each subscription.
+    """
+
+    def __init__(self, share: str, topic_filter: str, patience: float) -> None:
+        """Describe it; `patience` is the seconds after which a session that is silent counts as away."""
+        key = hashlib.blake2b(f"{share}/{topic_filter}".encode(), digest_size=12).hexdigest()
+        self.prefix = f"{PREFIX}{key}/"
+        self.users = 0
+        self.news: set[asyncio.Event] = set()
+        self._patience = patience
+        self._ours: set[str] = set()
+        self._sessions: dict[str, tuple[bool, float]] = {}
+
+    def heard(self, client_id: str, said: bytes) -> None:
+        """Take a message."""
+        if not said:
+            self._sessions.pop(client_id, None)
+        elif client_id in self._sessions or len(self._sessions) < _MAX_SESSIONS:
+            self._sessions[client_id] = (said == HERE, asyncio.get_running_loop().time())
+        for event in self.news:
+            event.set()
+
+    def claim(self) -> str | None:
+        """Return a session that nobody looks after, which is ours from now on; None where there is none."""
+        for client_id, (here, heard) in self._sessions.items():
+            if client_id not in self._ours and not (here and self._fresh(heard)):
+                self._ours.add(client_id)
+                return client_id
+        return None
+
+    def new(self) -> str:
+        """Return the name of a new session of ours."""
+        client_id = new_client_id()
+        self._ours.add(client_id)
+        return client_id
+
+    def give_up(self, client_id: str) -> None:
+        """Let others have a session of ours."""
+        self._ours.discard(client_id)
+
+    def others(self, than: Collection[str]) -> bool:
+        """Tell whether somebody looks after a session that isn't among these."""
+        return any(
+            here and client_id not in than and self._fresh(heard) for client_id, (here, heard) in self._sessions.items()
+        )
+
+    def _fresh(self, heard: float) -> bool:
+        return asyncio.get_running_loop().time() - heard < self._patience

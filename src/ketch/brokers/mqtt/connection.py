@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MAX_BODY = 16 * 1024 * 1024
 MAX_PACKET = MAX_BODY + 1024 * 1024
 
+#: Packets that are written in one turn before publishers that wait for nothing let others go on.
+_TURN = 256
+
 
 class Connection(asyncio.Protocol):
     """One connection to a server; `lost` tells why it ended."""
@@ -110,6 +113,11 @@ class Connection(asyncio.Protocol):
         if not self._out:
             asyncio.get_running_loop().call_soon(self._flush)
         self._out.append(data)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much was sent in this turn that others should have theirs."""
+        return len(self._out) >= _TURN
 
     def next_id(self, used: Sequence[int] | dict[int, Any] = ()) -> int:
         """Return an id that no unanswered packet has."""
@@ -222,7 +230,8 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self.writable.set()
-        for waiting in (self._connected, *self._answers.values(), *self._pongs):
+        waits: list[asyncio.Future[Any]] = [self._connected, *self._answers.values(), *self._pongs]
+        for waiting in waits:
             if not waiting.done():
                 waiting.set_exception(BrokerUnavailable(why))
                 waiting.exception()  # nobody may wait for it

@@ -205,6 +205,8 @@ def publish(topic: bytes, tail: bytes, *, id: int = 0, retain: bool = False) -> 
     Args:
         topic: with its length, as `string` returns it.
         tail: properties with their length, and the payload.
+        id: 0 for QoS 0.
+        retain: whether the server is to keep it for who subscribes later.
     """
     number = id.to_bytes(2, "big") if id else b""
     size = varint(len(topic) + len(number) + len(tail))
@@ -218,9 +220,8 @@ def acknowledge(ids: Iterable[int]) -> bytes:
 
 def subscribe(id: int, topic_filter: str, qos: int, *, retained: bool = False) -> bytes:  # noqa: A002 - MQTT's word
     """Return a subscription to one filter; `retained` asks for what is retained already."""
-    return _packet(
-        0x82, id.to_bytes(2, "big"), b"\x00", string(topic_filter), bytes((qos | (0 if retained else 0x20),))
-    )
+    options = qos if retained else qos | 0x20
+    return _packet(0x82, id.to_bytes(2, "big"), b"\x00", string(topic_filter), bytes((options,)))
 
 
 def unsubscribe(id: int, topic_filter: str) -> bytes:  # noqa: A002 - MQTT's word

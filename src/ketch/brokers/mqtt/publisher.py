@@ -99,6 +99,9 @@ class Publisher:
     async def _write(self, topic: bytes, tail: bytes) -> None:
         """Write an event at QoS 0."""
         connection = self._connection
+        if connection is not None and connection.crowded:
+            await asyncio.sleep(0)
+            connection = self._connection
         if connection is None or not connection.writable.is_set():
             try:
                 async with asyncio.timeout(self._timeout):

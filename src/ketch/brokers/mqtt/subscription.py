@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ...broker import Delivery, Outcome, Subscription
 from ...errors import BrokerError, BrokerUnavailable
@@ -105,7 +105,7 @@ class MqttSubscription(Subscription):
 
     def _taken_over(self, session: Session) -> bool:
         """Go on without a session that somebody else took, unless it is our only one."""
-        void = [delivery for delivery in self._waiting if delivery.raw is not None and delivery.raw[0] is session]  # type: ignore[index]  # what `_take` puts there
+        void = [delivery for delivery in self._waiting if _origin(delivery)[0] is session]
         for delivery in void:
             self._waiting.remove(delivery)
         if len(self._sessions) > 1 and session in self._sessions:
@@ -186,7 +186,7 @@ class MqttSubscription(Subscription):
             if delivery not in self._hand:
                 continue
             self._hand.discard(delivery)
-            session, id = delivery.raw  # type: ignore[misc]  # noqa: A001 - as `_take` has put it there; MQTT's word
+            session, id = _origin(delivery)  # noqa: A001 - MQTT's word
             if session.held.get(id) is not delivery:
                 continue  # the server has given it to somebody else
             if outcome is Outcome.DONE:
@@ -262,3 +262,8 @@ class MqttSubscription(Subscription):
     def trouble(self) -> str:
         """Why the server can't be reached."""
         return next((session.link.trouble for session in self._sessions if session.link.trouble), "")
+
+
+def _origin(delivery: Delivery) -> tuple[Session, int]:
+    """Return where a delivery at QoS 1 came from: what `_take` has put there."""
+    return cast("tuple[Session, int]", delivery.raw)

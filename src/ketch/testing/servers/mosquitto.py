@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 _HELLO = b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x05\x00\x00\x00"
 _WELCOME = b"\x20"
 
+_KEEP = ("persistence true", "autosave_on_changes true", "autosave_interval 1")
+
 
 @asynccontextmanager
-async def mosquitto_server(port: int | None = None, *, config: str = "") -> AsyncIterator[Server]:
-    """Run Mosquitto; what it has to keep is in a temporary folder, and written down with every change.
+async def mosquitto_server(
+    port: int | None = None, *, persistent: bool = False, config: str = ""
+) -> AsyncIterator[Server]:
+    """Run Mosquitto.
 
     Args:
         port: where to listen on 127.0.0.1; None for a free port.
+        persistent: whether what it keeps is written down, in a temporary folder, with every change; slow.
         config: more lines of its configuration; anybody may connect unless they say otherwise.
 
     Raises:
@@ -39,10 +44,8 @@ async def mosquitto_server(port: int | None = None, *, config: str = "") -> Asyn
             f"listener {port} 127.0.0.1",
             "" if "allow_anonymous" in config else "allow_anonymous true",
             f"user {getpass.getuser()}",  # of root it would make its own, which can't write here
-            "persistence true",
+            *(_KEEP if persistent else ()),
             f"persistence_location {folder}/",
-            "autosave_on_changes true",
-            "autosave_interval 1",
             "max_queued_messages 0",  # by default a session loses what is over a thousand events
             "max_inflight_messages 0",  # by default twenty are on their way at a time
             "set_tcp_nodelay true",

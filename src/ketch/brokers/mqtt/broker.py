@@ -96,9 +96,8 @@ class MqttBroker(Broker):
             await self._watch(connection, presence)
         self._publisher.attach(connection, welcome)
 
-    def _lost(self, connection: Connection) -> bool:  # noqa: ARG002 - as a link's callback
+    def _lost(self, connection: Connection) -> None:  # noqa: ARG002 - as a link's callback
         self._publisher.detach()
-        return True
 
     def _came(self, events: list[packets.Publish]) -> None:
         """Take the messages of groups' sessions, the only ones that come here."""

@@ -37,7 +37,8 @@ class Link:
         *,
         hello: Callable[[], Connect],
         ready: Callable[[Connection, Answer], Awaitable[None]],
-        on_lost: Callable[[Connection], bool],
+        on_lost: Callable[[Connection], None],
+        wanted: Callable[[], bool] = lambda: True,
         on_publishes: Callable[[list[Publish]], None],
         on_puback: Callable[[int, int], None],
     ) -> None:
@@ -48,7 +49,8 @@ class Link:
             what: what the connection is for, in logs.
             hello: what a connection begins with.
             ready: called with each new connection and the server's welcome; what it raises ends the connection.
-            on_lost: called when a connection that was ready is lost; whether to connect again.
+            on_lost: called when a connection that was ready is lost.
+            wanted: asked before each new try whether to go on.
             on_publishes: as in `Connection`.
             on_puback: as in `Connection`.
         """
@@ -59,6 +61,7 @@ class Link:
         self._hello = hello
         self._ready = ready
         self._on_lost = on_lost
+        self._wanted = wanted
         self._on_publishes = on_publishes
         self._on_puback = on_puback
         self._keeping: asyncio.Task[None] | None = None
@@ -112,19 +115,22 @@ class Link:
                 self.connection = None
                 self.trouble = f"the connection to {self._config.location} is lost: {why}"
                 log.warning("mqtt: lost %s for %s, trying on: %s", self._config.location, self._what, why)
-                if not self._on_lost(connection):
-                    return
-            await self._again()
+                self._on_lost(connection)
+            if not await self._again():
+                return
             log.warning("mqtt: %s is back for %s", self._config.location, self._what)
 
-    async def _again(self) -> None:
+    async def _again(self) -> bool:
+        """Connect again; False when that isn't wanted any more."""
         pause = _FIRST
         while True:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            if not self._wanted():
+                return False
             try:
                 await self._connect()
             except BrokerError as error:
                 self.trouble = str(error)
                 pause = min(2 * pause, _LAST)
             else:
-                return
+                return True

@@ -3,7 +3,8 @@
 A server deals a group's events out to its sessions, also to those whose member is away, and there they wait. So what a
 member has left must be taken over by another. For that each session has a retained message that says `here` or `away`;
 it says `away` by itself, as the session's will, when its member vanishes. Members of the group watch these messages and
-connect under the name of a session that is away: the server hands them what waits in it.
+connect under the name of a session that is away: the server hands them what waits in it. `here` is followed by a mark of
+the program, so that a member whose session another has taken knows it, and doesn't take it back.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 #: The topics of these messages.
 PREFIX = "ketch-sessions/"
 
-HERE, AWAY = b"here", b"away"
+_HERE, AWAY = b"here ", b"away"
 
 #: Sessions of one group that are kept track of.
 _MAX_SESSIONS = 4096
@@ -36,6 +37,7 @@ class Presence:
     Attributes:
         prefix: the topic of a session's message, less its name.
         users: how many subscriptions of this program use it.
+        here: what a session's message says while we look after it.
         news: set with each change; one for each subscription.
     """
 
@@ -45,6 +47,7 @@ class Presence:
         self.prefix = f"{PREFIX}{key}/"
         self.users = 0
         self.news: set[asyncio.Event] = set()
+        self.here = _HERE + os.urandom(8).hex().encode()
         self._patience = patience
         self._ours: set[str] = set()
         self._sessions: dict[str, tuple[bool, float]] = {}
@@ -54,7 +57,10 @@ class Presence:
         if not said:
             self._sessions.pop(client_id, None)
         elif client_id in self._sessions or len(self._sessions) < _MAX_SESSIONS:
-            self._sessions[client_id] = (said == HERE, asyncio.get_running_loop().time())
+            here = said.startswith(_HERE)
+            self._sessions[client_id] = (here, asyncio.get_running_loop().time())
+            if here and said != self.here:
+                self._ours.discard(client_id)
         for event in self.news:
             event.set()
 
@@ -71,6 +77,10 @@ class Presence:
         client_id = new_client_id()
         self._ours.add(client_id)
         return client_id
+
+    def is_ours(self, client_id: str) -> bool:
+        """Tell whether we look after a session, and nobody else has taken it."""
+        return client_id in self._ours
 
     def give_up(self, client_id: str) -> None:
         """Let others have a session of ours."""

@@ -21,7 +21,7 @@ from .packets import (
     subscribe,
     unsubscribe,
 )
-from .presence import AWAY, HERE, Presence, new_client_id
+from .presence import AWAY, Presence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ class Session:
         terms: Terms,
         client_id: str,
         take: Callable[[Session, list[Publish]], None],
-        taken_over: Callable[[Session], bool],
+        replaced: Callable[[Session], bool],
     ) -> None:
         """Describe it.
 
@@ -75,14 +75,14 @@ class Session:
             terms: what it is for.
             client_id: its name.
             take: takes events that are new.
-            taken_over: told that somebody else took the session; whether to go on, with one of another name.
+            replaced: told that somebody else took the session; whether to go on, with one of another name.
         """
         self.client_id = client_id
         self.held: dict[int, Delivery | None] = {}
         self._config = config
         self._terms = terms
         self._take = take
-        self._taken_over = taken_over
+        self._replaced = replaced
         self._connection: Connection | None = None
         self._settled: set[int] = set()
         self._subscribed = True
@@ -92,6 +92,7 @@ class Session:
             hello=self._hello,
             ready=self._ready,
             on_lost=self._lost,
+            wanted=self._wanted,
             on_publishes=self._came,
             on_puback=_unasked,
         )
@@ -118,7 +119,8 @@ class Session:
             self.held.clear()
             self._settled.clear()
         self._connection = connection
-        self.say(HERE)
+        if self._terms.presence is not None:
+            self.say(self._terms.presence.here)
         if self._terms.topic_filter.startswith("$share/") and not welcome.properties.get(SHARED_AVAILABLE, 1):
             raise SubscriptionRefused("the server has no shared subscriptions, which groups are made of")
         if self._subscribed:
@@ -141,17 +143,22 @@ class Session:
             topic = string(presence.prefix + self.client_id)
             self._connection.write(publish(topic, b"\x00" + what, retain=True))
 
-    def _lost(self, connection: Connection) -> bool:
+    def _lost(self, connection: Connection) -> None:
         self._connection = None
-        if connection.reason != SESSION_TAKEN_OVER:
+        if connection.reason == SESSION_TAKEN_OVER and self._terms.presence is not None:
+            self._terms.presence.give_up(self.client_id)
+
+    def _wanted(self) -> bool:
+        """Go on, under another name if somebody else has taken this session."""
+        presence = self._terms.presence
+        if presence is None or presence.is_ours(self.client_id):
             return True
         self.held.clear()
         self._settled.clear()
-        presence = self._terms.presence
-        if presence is not None:
-            presence.give_up(self.client_id)
-        self.client_id = presence.new() if presence is not None else new_client_id()
-        return self._taken_over(self)
+        if not self._replaced(self):
+            return False
+        self.client_id = presence.new()
+        return True
 
     def _came(self, events: list[Publish]) -> None:
         """Take events; what is in hand already, or was settled while we were cut off, is none."""

@@ -13,7 +13,7 @@ from ...errors import BrokerError, BrokerUnavailable
 from ...message import Message
 from ...pattern import is_pattern, regex
 from .envelope import Headers, ketch_topic
-from .presence import HERE, PREFIX, new_client_id
+from .presence import PREFIX, new_client_id
 from .session import Session, Terms
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class MqttSubscription(Subscription):
             self._watching = asyncio.create_task(self._watch(), name=f"ketch mqtt sessions of {self._topic}")
 
     async def _join(self, client_id: str) -> None:
-        session = Session(self._config, self.terms, client_id, self._take, self._taken_over)
+        session = Session(self._config, self.terms, client_id, self._take, self._replaced)
         try:
             await session.link.open()
         except BaseException:
@@ -91,7 +91,7 @@ class MqttSubscription(Subscription):
                     await self._news.wait()
             except TimeoutError:
                 for session in self._sessions:
-                    session.say(HERE)
+                    session.say(presence.here)
             self._news.clear()
             # Several members hear of it: with luck one has taken it before the others look.
             await asyncio.sleep(random.uniform(0.02, 0.3))  # noqa: S311 - jitter
@@ -103,15 +103,13 @@ class MqttSubscription(Subscription):
                     log.warning("mqtt: can't take over what a member left of %s: %s", self._topic, error)
                     break
 
-    def _taken_over(self, session: Session) -> bool:
+    def _replaced(self, session: Session) -> bool:
         """Go on without a session that somebody else took, unless it is our only one."""
         void = [delivery for delivery in self._waiting if _origin(delivery)[0] is session]
         for delivery in void:
             self._waiting.remove(delivery)
-        if len(self._sessions) > 1 and session in self._sessions:
+        if len(self._sessions) > 1:
             self._sessions.remove(session)
-            if self.terms.presence is not None:
-                self.terms.presence.give_up(session.client_id)
             return False
         return True
 
@@ -133,7 +131,7 @@ class MqttSubscription(Subscription):
             if event.id:
                 held[event.id] = delivery = Delivery(message, raw=(session, event.id))
             else:
-                delivery = Delivery(message)
+                delivery = Delivery(message, raw=(session, 0))
                 self._bytes += len(event.payload)
             self._waiting.append(delivery)
         self._readable.set()
@@ -187,24 +185,25 @@ class MqttSubscription(Subscription):
                 continue
             self._hand.discard(delivery)
             session, id = _origin(delivery)  # noqa: A001 - MQTT's word
-            if session.held.get(id) is not delivery:
+            if id and session.held.get(id) is not delivery:
                 continue  # the server has given it to somebody else
-            if outcome is Outcome.DONE:
+            if outcome is Outcome.AGAIN:
+                self._again(session, id, delivery)
+            elif id:
                 del session.held[id]
                 done.setdefault(session, []).append(id)
-            else:
-                self._again(session, id, delivery)
         for session, ids in done.items():
             session.acknowledge(ids)
         self._readable.set()
 
     def _again(self, session: Session, id: int, delivery: Delivery) -> None:  # noqa: A002 - MQTT's word
         fresh = Delivery(delivery.message, delivery.attempt + 1, (session, id))
-        session.held[id] = fresh
+        if id:
+            session.held[id] = fresh
 
         def due() -> None:
             self._timers.discard(timer)
-            if not self._stopped and session.held.get(id) is fresh:
+            if not self._stopped and (not id or session.held.get(id) is fresh):
                 self._waiting.append(fresh)
                 self._readable.set()
 
@@ -265,5 +264,5 @@ class MqttSubscription(Subscription):
 
 
 def _origin(delivery: Delivery) -> tuple[Session, int]:
-    """Return where a delivery at QoS 1 came from: what `_take` has put there."""
+    """Return a delivery's session and id, as `_take` has put them there; the id is 0 where its publisher chose QoS 0."""
     return cast("tuple[Session, int]", delivery.raw)

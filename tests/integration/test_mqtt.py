@@ -77,6 +77,12 @@ async def done(subscription, held):
     await subscription.settle([(delivery, Outcome.DONE) for delivery in held])
 
 
+async def until(true):
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110 - it has no event of its own
+            await asyncio.sleep(0.02)
+
+
 async def silence(subscription, seconds=0.3):
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -129,7 +135,7 @@ async def test_a_plain_client_reads_our_events(url):
 @pytest.mark.parametrize("options", ["", "?qos=0"])
 async def test_we_read_the_events_of_a_plain_client_with_properties_and_without(url, options):
     async with plain(url) as client, opened(url + options) as broker:
-        subscription = await broker.subscribe("user.created", group="g")
+        subscription = await broker.subscribe("user.created", group=f"plain{len(options)}")
         await client.publish("user/created", b"bare", qos=QoS.AT_LEAST_ONCE)
         held = await take(subscription)
         (came,) = [delivery.message for delivery in held]
@@ -216,9 +222,7 @@ async def test_two_that_take_the_same_session_do_not_fight_for_it(url):
         (session,) = robbed._sessions
         name = session.client_id
         await robber._join(name)
-        async with asyncio.timeout(10):
-            while session.client_id == name or session.link.connection is None:
-                await asyncio.sleep(0.02)
+        await until(lambda: not (session.client_id == name or session.link.connection is None))
         sent = [b"%d" % number for number in range(30)]
         for body in sent:
             await one.publish(message(body, "taken.over"))
@@ -248,11 +252,10 @@ async def test_what_was_settled_while_the_server_was_away_does_not_come_again():
         await broker.publish(message(b"x", "away"))
         held = await take(subscription)
         await server.stop()
+        await until(lambda: subscription.trouble)
         await done(subscription, held)
         await server.start()
-        async with asyncio.timeout(20):
-            while subscription.trouble or broker.trouble:
-                await asyncio.sleep(0.02)
+        await until(lambda: not (subscription.trouble or broker.trouble))
         await silence(subscription)
 
 
@@ -282,9 +285,7 @@ async def test_an_event_that_was_on_its_way_when_the_server_fell_is_sent_again()
 async def test_a_server_that_falls_silent_is_noticed():
     """A socket that stays open proves nothing: the server has to answer."""
     async with scripted(b"") as address, opened(f"mqtt://{address}?keepalive=1&timeout=0.2") as broker:
-        async with asyncio.timeout(20):
-            while "silent" not in broker.trouble:
-                await asyncio.sleep(0.02)
+        await until(lambda: "silent" in broker.trouble)
         with pytest.raises(BrokerUnavailable):
             await broker.publish(message(b"x"))
 

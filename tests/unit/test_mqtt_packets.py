@@ -93,8 +93,21 @@ def test_more_properties_than_anybody_needs_are_refused():
         packets.read_properties(packets.pair("a", "b") * 1025)
 
 
+def connect(**options):
+    return packets.Connect(
+        "me",
+        clean=True,
+        keep_alive=20,
+        session_expiry=0,
+        receive_maximum=10,
+        maximum_packet_size=1000,
+        username="u",
+        **options,
+    )
+
+
 def test_a_connect_says_what_the_specification_wants():
-    raw = packets.Connect("me", True, 20, 0, 10, 1000, "u", "p", ("w", b"away"), 2).encode()
+    raw = connect(password="p", will=("w", b"away"), will_delay=2).encode()
     assert raw == (
         b"\x10\x31\x00\x04MQTT\x05\xee\x00\x14\x0d\x11\x00\x00\x00\x00\x21\x00\x0a\x27\x00\x00\x03\xe8"
         b"\x00\x02me\x05\x18\x00\x00\x00\x02\x00\x01w\x00\x04away\x00\x01u\x00\x01p"
@@ -102,7 +115,7 @@ def test_a_connect_says_what_the_specification_wants():
 
 
 def test_a_password_is_not_shown():
-    assert "secret" not in repr(packets.Connect("me", True, 20, 0, 10, 1000, "u", "secret"))
+    assert "secret" not in repr(connect(password="secret"))
 
 
 def test_a_text_that_is_too_long_or_no_unicode_is_refused():

@@ -3,8 +3,8 @@
 A server deals a group's events out to its sessions, also to those whose member is away, and there they wait. So what a
 member has left must be taken over by another. For that each session has a retained message that says `here` or `away`;
 it says `away` by itself, as the session's will, when its member vanishes. Members of the group watch these messages and
-connect under the name of a session that is away: the server hands them what waits in it. `here` is followed by a mark of
-the program, so that a member whose session another has taken knows it, and doesn't take it back.
+connect under the name of a session that is away: the server hands them what waits in it. `here` is followed by a mark
+of the program, so that a member whose session another has taken knows it, and doesn't take it back.
 """
 
 from __future__ import annotations

@@ -264,5 +264,5 @@ class MqttSubscription(Subscription):
 
 
 def _origin(delivery: Delivery) -> tuple[Session, int]:
-    """Return a delivery's session and id, as `_take` has put them there; the id is 0 where its publisher chose QoS 0."""
+    """Return a delivery's session and id, as `_take` has put them; the id is 0 where its publisher chose QoS 0."""
     return cast("tuple[Session, int]", delivery.raw)

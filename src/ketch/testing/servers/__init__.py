@@ -6,8 +6,9 @@
 Each is stopped by its process id when the block is left, killed if it doesn't obey.
 """
 
+from .activemq import activemq_server
 from .mosquitto import mosquitto_server
 from .nats import nats_server
 from .process import Server, free_port, program
 
-__all__ = ["Server", "free_port", "mosquitto_server", "nats_server", "program"]
+__all__ = ["Server", "activemq_server", "free_port", "mosquitto_server", "nats_server", "program"]

@@ -1,6 +1,7 @@
 """The MQTT broker against a real Mosquitto and a plain client."""
 
 import asyncio
+import contextlib
 import os
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -103,18 +104,23 @@ def url(mosquitto):
 @asynccontextmanager
 async def scripted(answer):
     """Run a server that welcomes everybody, gives one answer to what comes then, and says no more."""
+    serving = set()
 
     async def serve(reader, writer):
-        await reader.read(1000)
-        writer.write(b"\x20\x03\x00\x00\x00")
-        await reader.read(1000)
-        writer.write(answer)
-        await reader.read(-1)
+        serving.add(asyncio.current_task())
+        with contextlib.suppress(ConnectionError):  # the client leaves when it likes
+            await reader.read(1000)
+            writer.write(b"\x20\x03\x00\x00\x00")
+            await reader.read(1000)
+            writer.write(answer)
+            await reader.read(-1)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    if serving:
+        await asyncio.wait(serving)
 
 
 # --- on the wire

@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._answers: dict[str, asyncio.Future[None]] = {}
         self._connected: asyncio.Future[Frame] = loop.create_future()
-        self._beats = 0.0
+        self._theirs = self._ours = 0.0
         self._heard = self._said = loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._asked = 0
@@ -119,11 +119,9 @@ class Connection(asyncio.Protocol):
             raise BrokerError(f"the server refuses us: {why}")
         if welcome.headers.get("version") != "1.2":
             raise BrokerError("the server doesn't speak STOMP 1.2")
-        _, _, wants = welcome.headers.get("heart-beat", "0,0").partition(",")
-        sends = welcome.headers.get("heart-beat", "0,0").partition(",")[0]
-        self._beats = float(sends) / 1000 if sends.isdigit() else 0.0
-        self._said = asyncio.get_running_loop().time()
-        self._pace = max(self._heartbeat, float(wants) / 1000) if wants.isdigit() and wants != "0" else 0.0
+        sends, _, wants = welcome.headers.get("heart-beat", "0,0").partition(",")
+        self._theirs = max(self._heartbeat, _seconds(sends)) if _seconds(sends) else 0.0
+        self._ours = max(self._heartbeat, _seconds(wants)) if _seconds(wants) else 0.0
         self._tick()
 
     def write(self, data: bytes) -> None:
@@ -197,12 +195,12 @@ class Connection(asyncio.Protocol):
         """Give a sign of life; give the connection up when the server gives none."""
         loop = asyncio.get_running_loop()
         silent = loop.time() - self._heard
-        if self._beats and silent > 2 * max(self._beats, self._heartbeat):
+        if self._theirs and silent > 2 * self._theirs:
             self.abort(f"the server was silent for {silent:.0f} s")
             return
-        if self._pace and loop.time() - self._said >= self._pace / 2:
+        if self._ours and loop.time() - self._said >= self._ours / 2:
             self.write(HEARTBEAT)
-        self._timer = loop.call_later((self._pace or self._heartbeat) / 4, self._tick)
+        self._timer = loop.call_later(self._heartbeat / 4, self._tick)
 
     def _end(self, why: str) -> None:
         if self.lost.done():
@@ -216,6 +214,11 @@ class Connection(asyncio.Protocol):
             if not waiting.done():
                 waiting.set_exception(BrokerUnavailable(why))
                 waiting.exception()  # nobody may wait for it
+
+
+def _seconds(milliseconds: str) -> float:
+    """Return the server's word for how often it beats; 0 for never, and for what is no number."""
+    return int(milliseconds) / 1000 if milliseconds.isascii() and milliseconds.isdigit() else 0.0
 
 
 def _why(frame: Frame) -> str:

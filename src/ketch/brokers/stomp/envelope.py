@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from ...errors import BrokerError
-from ...message import CONTENT_TYPE, KEY, Message
+from ...message import KEY, Message
 from . import frames
 
 if TYPE_CHECKING:
@@ -126,17 +126,19 @@ class Writer:
             start = b"SEND\n" + destination + b"persistent:true\nreceipt:"
             if len(self._starts) < _KNOWN:
                 self._starts[message.topic] = start
-        headers = dict(self._headers(message.headers))
+        headers = _written(message.headers)
         if delay > 0:
             headers[_DELAY] = str(max(1, round(delay * 1000)))
         length = b"content-length:%d\n\n" % len(message.body)
         return start, b"".join((b"\n", frames.head(headers), length, message.body, b"\0"))
 
-    def _headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        out = {_META + name if reserved(name) else name: value for name, value in headers.items()}
-        if headers.get(KEY):
-            out[_GROUP_ID] = headers[KEY]
-        return out
+
+def _written(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return an event's headers as they are sent."""
+    out = {_META + name if reserved(name) else name: value for name, value in headers.items()}
+    if headers.get(KEY):
+        out[_GROUP_ID] = headers[KEY]
+    return out
 
 
 def read(frame: frames.Frame) -> Message:
@@ -145,6 +147,4 @@ def read(frame: frames.Frame) -> Message:
     for name, value in frame.headers.items():
         if not reserved(name):
             headers.setdefault(name.removeprefix(_META).lower(), value)
-    if headers.get(CONTENT_TYPE) == "":
-        del headers[CONTENT_TYPE]
     return Message(topic_of(frame.headers.get("destination", "")), headers, frame.body)

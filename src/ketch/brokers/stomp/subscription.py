@@ -33,8 +33,13 @@ class StompSubscription(Subscription):
     """
 
     def __init__(
-        self, id: str, destination: str, prefetch: int, timeout: float, leave: Callable[[StompSubscription], None]
-    ) -> None:  # - STOMP's word
+        self,
+        id: str,  # noqa: A002 - STOMP's word
+        destination: str,
+        prefetch: int,
+        timeout: float,
+        leave: Callable[[StompSubscription], None],
+    ) -> None:
         self.id = id
         self._destination = destination
         self._prefetch = self._limit = prefetch
@@ -47,7 +52,6 @@ class StompSubscription(Subscription):
         self._readable = asyncio.Event()
         self._subscribed = False
         self._stopped = self._closed = False
-        self._error: BrokerError | None = None
 
     async def begin(self, connection: Connection) -> None:
         """Subscribe over a connection.

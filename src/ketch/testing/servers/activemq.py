@@ -58,6 +58,10 @@ _USERS = """<plugins><simpleAuthenticationPlugin><users>
 </users></simpleAuthenticationPlugin></plugins>"""
 
 
+def _installed() -> bool:
+    return _JAR.exists()
+
+
 @asynccontextmanager
 async def activemq_server(
     port: int | None = None, *, user: str = "", password: str = "", sync: bool = True
@@ -74,7 +78,7 @@ async def activemq_server(
         RuntimeError: there is no ActiveMQ, or it doesn't start.
     """
     java = program("java", "apt install default-jre-headless")
-    if not _JAR.exists():
+    if not _installed():
         raise RuntimeError(f"there is no ActiveMQ here: {_SOURCE}")
     port = free_port() if port is None else port
     with tempfile.TemporaryDirectory(prefix="ketch-activemq-") as name:

@@ -222,6 +222,27 @@ async def test_a_member_that_has_settled_everything_leaves_nothing_behind(url):
         assert len(stayer._sessions) == 1
 
 
+async def test_the_last_to_leave_keeps_the_groups_place_though_all_leave_at_once(url):
+    async with opened(url) as publisher:
+        async with opened(url) as one, opened(url) as two:
+            members = [await broker.subscribe("all.leave", group="g") for broker in (one, two)]
+            await asyncio.gather(*(member.close() for member in members))
+        sent = [b"%d" % number for number in range(20)]
+        for body in sent:
+            await publisher.publish(message(body, "all.leave"))
+        subscription = await publisher.subscribe("all.leave", group="g")
+        assert sorted(bodies(await take(subscription, 20))) == sorted(sent)
+
+
+async def test_members_that_are_there_stay_undisturbed(url):
+    """They give signs of life often enough for nobody to take their sessions."""
+    async with opened(f"{url}?keepalive=1") as one, opened(f"{url}?keepalive=1") as two:
+        members = [await broker.subscribe("alive", group="g") for broker in (one, two)]
+        names = [[session.client_id for session in member._sessions] for member in members]
+        await asyncio.sleep(4)  # more than the three and a half that may be missed
+        assert [[session.client_id for session in member._sessions] for member in members] == names
+
+
 async def test_two_that_take_the_same_session_do_not_fight_for_it(url):
     async with opened(url) as one, opened(url) as two:
         robbed, robber = [await broker.subscribe("taken.over", group="g") for broker in (one, two)]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -240,13 +241,13 @@ async def test_publishing_waits_for_a_server_that_comes_back_in_time():
 
 
 @asynccontextmanager
-async def scripted(*answers, heard=None):
+async def scripted(*answers, heard=None, tls=None):
     """Run a server that gives one answer to each frame that comes, and then says no more."""
     serving = set()
 
     async def serve(reader, writer):
         serving.add(asyncio.current_task())
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):  # the client leaves when it likes
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):  # the client leaves when it likes
             for answer in answers:
                 await reader.readuntil(b"\0")
                 writer.write(answer)
@@ -255,7 +256,7 @@ async def scripted(*answers, heard=None):
                     heard.put_nowait(byte)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     async with server:
         yield f"stomp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     if serving:
@@ -273,9 +274,12 @@ async def test_a_server_that_falls_silent_is_noticed():
 
 async def test_we_give_signs_of_life():
     heard = asyncio.Queue()
-    async with scripted(WELCOME % b"0,200", heard=heard) as url:
-        async with opened(f"{url}?heartbeat=0.2&timeout=0.2"), asyncio.timeout(20):
-            assert [await heard.get() for _ in range(4)] == [b"\n"] * 4
+    async with (
+        scripted(WELCOME % b"0,200", heard=heard) as url,
+        opened(f"{url}?heartbeat=0.2&timeout=0.2"),
+        asyncio.timeout(20),
+    ):
+        assert [await heard.get() for _ in range(4)] == [b"\n"] * 4
 
 
 # --- refusals
@@ -311,6 +315,16 @@ async def test_credentials_are_checked_and_never_shown():
             await build(wrong).open(site())
         assert "secret-word" not in str(caught.value)
         assert "secret-word" not in build(wrong).location
+
+
+async def test_it_connects_encrypted_and_only_to_whom_we_trust(authority, stranger):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.issue("server"))
+    async with scripted(WELCOME % b"0,0", tls=context) as url:
+        async with opened(f"{url}?tls_ca={authority.root}&timeout=0.2") as broker:
+            assert broker.trouble == ""
+        with pytest.raises(BrokerUnavailable, match="certificate"):
+            await build(f"{url}?tls_ca={stranger.root}").open(site())
 
 
 async def test_nobody_there_is_told_with_what_to_do():

@@ -98,6 +98,8 @@ class MqttBroker(Broker):
 
     def _lost(self, connection: Connection) -> None:  # noqa: ARG002 - as a link's callback
         self._publisher.detach()
+        for presence in self._presences.values():
+            presence.deaf()
 
     def _came(self, events: list[packets.Publish]) -> None:
         """Take the messages of groups' sessions, the only ones that come here."""
@@ -133,7 +135,7 @@ class MqttBroker(Broker):
                 presence = await self._join(share, wanted) if self._config.qos else None
                 wanted = f"$share/{share}/{wanted}"
             terms = Terms(wanted, min(max(prefetch, 1), 0xFFFF), presence)
-            subscription = MqttSubscription(self._config, topic, terms, self._left)
+            subscription = MqttSubscription(self._config, topic, terms, leave=self._left, hear=self._hear)
             await subscription.open()
         except BaseException:
             if presence is not None:
@@ -179,6 +181,13 @@ class MqttBroker(Broker):
         answer = await connection.ask(id, packet, self._config.timeout)
         if answer.reasons[0] >= packets.FAILURE:
             raise SubscriptionRefused(f"{self.location}: groups need to read and write {PREFIX}#: {answer.why}")
+
+    async def _hear(self) -> bool:
+        try:
+            await self._connection().round_trip(self._config.timeout)
+        except BrokerError:
+            return False
+        return True
 
     def _left(self, subscription: MqttSubscription) -> None:
         self._subscriptions.discard(subscription)

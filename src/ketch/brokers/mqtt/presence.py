@@ -1,7 +1,7 @@
 """Presence: which sessions of a group somebody looks after.
 
 A server deals a group's events out to its sessions, also to those whose member is away, and there they wait. So what a
-member has left must be taken over by another. For that each session has a retained message that says `here` or `away`;
+member has left must be taken over by another. For that each session has a retained message: `here`, `leaving`, `away`;
 it says `away` by itself, as the session's will, when its member vanishes. Members of the group watch these messages and
 connect under the name of a session that is away: the server hands them what waits in it. `here` is followed by a mark
 of the program, so that a member whose session another has taken knows it, and doesn't take it back.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: The topics of these messages.
 PREFIX = "ketch-sessions/"
 
-_HERE, AWAY = b"here ", b"away"
+_HERE, LEAVING, AWAY = b"here ", b"leaving", b"away"
 
 #: Sessions of one group that are kept track of.
 _MAX_SESSIONS = 4096
@@ -38,7 +38,7 @@ class Presence:
         prefix: the topic of a session's message, less its name.
         users: how many subscriptions of this program use it.
         here: what a session's message says while we look after it.
-        news: set with each change; one for each subscription.
+        news: set when one is away; one for each subscription.
     """
 
     def __init__(self, share: str, topic_filter: str, patience: float) -> None:
@@ -50,24 +50,28 @@ class Presence:
         self.here = _HERE + os.urandom(8).hex().encode()
         self._patience = patience
         self._ours: set[str] = set()
-        self._sessions: dict[str, tuple[bool, float]] = {}
+        self._sessions: dict[str, tuple[bytes, float]] = {}
+
+    def deaf(self) -> None:
+        """Forget all: nothing is heard until the messages come again, so nobody may be taken for away."""
+        self._sessions.clear()
 
     def heard(self, client_id: str, said: bytes) -> None:
         """Take a message."""
         if not said:
             self._sessions.pop(client_id, None)
         elif client_id in self._sessions or len(self._sessions) < _MAX_SESSIONS:
-            here = said.startswith(_HERE)
-            self._sessions[client_id] = (here, asyncio.get_running_loop().time())
-            if here and said != self.here:
+            self._sessions[client_id] = (said, asyncio.get_running_loop().time())
+            if said.startswith(_HERE) and said != self.here:
                 self._ours.discard(client_id)
-        for event in self.news:
-            event.set()
+        if said == AWAY:
+            for event in self.news:
+                event.set()
 
     def claim(self) -> str | None:
         """Return a session that nobody looks after, which is ours from now on; None where there is none."""
-        for client_id, (here, heard) in self._sessions.items():
-            if client_id not in self._ours and not (here and self._fresh(heard)):
+        for client_id, (said, heard) in self._sessions.items():
+            if client_id not in self._ours and (said == AWAY or not self._fresh(heard)):
                 self._ours.add(client_id)
                 return client_id
         return None
@@ -87,9 +91,10 @@ class Presence:
         self._ours.discard(client_id)
 
     def others(self, than: Collection[str]) -> bool:
-        """Tell whether somebody looks after a session that isn't among these."""
+        """Tell whether somebody looks after a session that isn't among these, and isn't leaving."""
         return any(
-            here and client_id not in than and self._fresh(heard) for client_id, (here, heard) in self._sessions.items()
+            said.startswith(_HERE) and client_id not in than and self._fresh(heard)
+            for client_id, (said, heard) in self._sessions.items()
         )
 
     def _fresh(self, heard: float) -> bool:

@@ -56,6 +56,7 @@ class Session:
 
     Attributes:
         client_id: its name.
+        mood: what its message says.
         held: what came and wasn't acknowledged, by its id; None until it is a delivery.
         link: the connection to it.
     """
@@ -78,6 +79,7 @@ class Session:
             replaced: told that somebody else took the session; whether to go on, with one of another name.
         """
         self.client_id = client_id
+        self.mood = terms.presence.here if terms.presence else b""
         self.held: dict[int, Delivery | None] = {}
         self._config = config
         self._terms = terms
@@ -119,8 +121,7 @@ class Session:
             self.held.clear()
             self._settled.clear()
         self._connection = connection
-        if self._terms.presence is not None:
-            self.say(self._terms.presence.here)
+        self.say()
         if self._terms.topic_filter.startswith("$share/") and not welcome.properties.get(SHARED_AVAILABLE, 1):
             raise SubscriptionRefused("the server has no shared subscriptions, which groups are made of")
         if self._subscribed:
@@ -136,12 +137,14 @@ class Session:
         if granted < qos:
             raise SubscriptionRefused(f"the server only gives {topic_filter} at QoS 0; say ?qos=0 if that is enough")
 
-    def say(self, what: bytes) -> None:
-        """Tell the group how it stands with this session; b"" that it is no more."""
+    def say(self, mood: bytes | None = None) -> None:
+        """Tell the group how it stands with this session, from now on or as before; b"" that it is no more."""
+        if mood is not None:
+            self.mood = mood
         presence = self._terms.presence
         if presence is not None and self._connection is not None:
             topic = string(presence.prefix + self.client_id)
-            self._connection.write(publish(topic, b"\x00" + what, retain=True))
+            self._connection.write(publish(topic, b"\x00" + self.mood, retain=True))
 
     def _lost(self, connection: Connection) -> None:
         self._connection = None
@@ -173,7 +176,7 @@ class Session:
 
     def acknowledge(self, ids: list[int]) -> None:
         """Tell the server that events are done, now or when it is back."""
-        if self._connection is not None:
+        if self._connection is not None and not self._connection.lost.done():
             self._connection.write(acknowledge(ids))
         else:
             self._settled.update(ids)
@@ -200,15 +203,19 @@ class Session:
         if self._connection is not None:
             self._connection.resume_reading()
 
-    async def empty(self) -> bool:
-        """Tell whether nothing waits in the session, once it isn't subscribed any more."""
-        if self._subscribed or self._connection is None or self.held:
+    async def round_trip(self) -> bool:
+        """Have the server take what was sent, and take what it sends; whether it answered."""
+        if self._connection is None:
             return False
         try:
             await self._connection.round_trip(self._config.timeout)
         except BrokerError:
             return False
-        return not self.held
+        return True
+
+    async def empty(self) -> bool:
+        """Tell whether nothing waits in the session, once it isn't subscribed any more."""
+        return not self._subscribed and not self.held and await self.round_trip() and not self.held
 
     async def leave(self, *, forget: bool) -> None:
         """Disconnect: leave the session to others, or end it."""

@@ -13,11 +13,11 @@ from ...errors import BrokerError, BrokerUnavailable
 from ...message import Message
 from ...pattern import is_pattern, regex
 from .envelope import Headers, ketch_topic
-from .presence import PREFIX, new_client_id
+from .presence import LEAVING, PREFIX, new_client_id
 from .session import Session, Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .config import Config
     from .packets import Publish
@@ -39,12 +39,30 @@ class MqttSubscription(Subscription):
     server it stays unacknowledged, and goes to another member should this one vanish.
     """
 
-    def __init__(self, config: Config, topic: str, terms: Terms, leave: Callable[[MqttSubscription], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        topic: str,
+        terms: Terms,
+        *,
+        leave: Callable[[MqttSubscription], None],
+        hear: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """Describe it.
+
+        Args:
+            config: where, and who we are.
+            topic: the topic or pattern.
+            terms: what its sessions subscribe to.
+            leave: called when it is closed.
+            hear: waits until all that was said of the group's sessions has been heard; whether it has.
+        """
         self._config = config
         self._topic = topic
         self._pattern = regex(topic) if is_pattern(topic) else None
         self.terms = terms
         self._leave = leave
+        self._hear = hear
         self._limit = terms.prefetch
         self._sessions: list[Session] = []
         self._waiting: deque[Delivery] = deque()
@@ -85,13 +103,15 @@ class MqttSubscription(Subscription):
     async def _watch(self) -> None:
         """Take over what others left; say now and then that ours are looked after."""
         presence = self.terms.presence
+        due = asyncio.get_running_loop().time() + self._config.keepalive
         while presence is not None:
             try:
-                async with asyncio.timeout(self._config.keepalive):
+                async with asyncio.timeout_at(due):
                     await self._news.wait()
             except TimeoutError:
                 for session in self._sessions:
-                    session.say(presence.here)
+                    session.say()
+                due += self._config.keepalive
             self._news.clear()
             # Several members hear of it: with luck one has taken it before the others look.
             await asyncio.sleep(random.uniform(0.02, 0.3))  # noqa: S311 - jitter
@@ -223,7 +243,7 @@ class MqttSubscription(Subscription):
             return
         self._stopping = True
         try:
-            if not self._keeps_place():
+            if not await self._keeps_place():
                 await asyncio.gather(*(session.unsubscribe() for session in self._sessions))
         except BrokerUnavailable as error:
             log.info("mqtt: left %s without the server's answer: %s", self._topic, error)
@@ -231,9 +251,17 @@ class MqttSubscription(Subscription):
             self._stopped = True
             self._readable.set()
 
-    def _keeps_place(self) -> bool:
+    async def _keeps_place(self) -> bool:
+        """Tell whether we are the last to leave; of several that leave at the same time, one is."""
         presence = self.terms.presence
-        return presence is not None and not presence.others([session.client_id for session in self._sessions])
+        if presence is None:
+            return False
+        for session in self._sessions:
+            session.say(LEAVING)
+        said = await asyncio.gather(*(session.round_trip() for session in self._sessions))
+        if not all(said) or not await self._hear():
+            return True
+        return not presence.others([session.client_id for session in self._sessions])
 
     async def close(self) -> None:
         """Give back what was not settled: the sessions are left to whoever comes."""

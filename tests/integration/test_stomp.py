@@ -299,6 +299,18 @@ async def test_an_event_that_the_server_refuses_is_told():
             await broker.publish(message(b"x"))
 
 
+async def test_one_event_that_the_server_refuses_takes_no_others_with_it():
+    """Those that were published together are tried one by one."""
+    error, taken = b"ERROR\nmessage:no room\nreceipt-id:%d\n\n\0", b"RECEIPT\nreceipt-id:%d\n\n\0"
+    answers = (WELCOME % b"0,0", b"", b"", b"", error % 1, taken % 2, error % 3)  # BEGIN, two SENDs, COMMIT; two SENDs
+    async with scripted(*answers) as url, opened(f"{url}?timeout=2") as broker:
+        results = await asyncio.gather(
+            *(broker.publish(message(body)) for body in (b"a", b"b")), return_exceptions=True
+        )
+    assert results[0] is None
+    assert "no room" in str(results[1])
+
+
 async def test_a_server_of_an_older_protocol_is_refused():
     async with scripted(b"CONNECTED\nversion:1.0\n\n\0") as url:
         with pytest.raises(BrokerError, match=r"STOMP 1\.2"):

@@ -100,7 +100,7 @@ def test_a_header_that_would_end_its_frame_is_refused():
 
 def there_and_back(message):
     before, after = Writer().send(message, 0.0)
-    (frame,) = decode((before + b"1" + after).replace(b"SEND", b"MESSAGE", 1))
+    (frame,) = decode((before + b"receipt:1\n" + after).replace(b"SEND", b"MESSAGE", 1))
     return frame, read(frame)
 
 

@@ -124,7 +124,7 @@ class StompBroker(Broker):
         before, after = self._writer.send(message, delay)
         if out.connection is not None and not out.connection.writable.is_set():
             await self._room(out.connection)
-        await self._publisher.publish(before, after, len(message.body))
+        await self._publisher.publish(before, after, len(message.body), alone=delay > 0)
 
     async def _room(self, connection: Connection) -> None:
         try:

@@ -109,13 +109,13 @@ def _quote(name: str) -> str:
 
 
 class Writer:
-    """Writes events as SEND frames, less the receipt that is asked for."""
+    """Writes events as SEND frames, less the header that asks for a receipt or names a transaction."""
 
     def __init__(self) -> None:
         self._starts: dict[str, bytes] = {}
 
     def send(self, message: Message, delay: float) -> tuple[bytes, bytes]:
-        """Return what comes before and after the receipt's number.
+        """Return what comes before and after that header.
 
         Raises:
             BrokerError: STOMP can't carry it.
@@ -123,14 +123,14 @@ class Writer:
         start = self._starts.get(message.topic)
         if start is None:
             destination = frames.head({"destination": topic_destination(message.topic)})
-            start = b"SEND\n" + destination + b"persistent:true\nreceipt:"
+            start = b"SEND\n" + destination + b"persistent:true\n"
             if len(self._starts) < _KNOWN:
                 self._starts[message.topic] = start
         headers = _written(message.headers)
         if delay > 0:
             headers[_DELAY] = str(max(1, round(delay * 1000)))
         length = b"content-length:%d\n\n" % len(message.body)
-        return start, b"".join((b"\n", frames.head(headers), length, message.body, b"\0"))
+        return start, b"".join((frames.head(headers), length, message.body, b"\0"))
 
 
 def _written(headers: Mapping[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 from .call import Call, Kind, compose
 from .codec import JSON, PROTOBUF
 from .errors import CapabilityError, ConfigurationError, NotRunning
-from .message import KEY, Message, event_headers, own_metadata, stamp
+from .message import KEY, Message, Stamped, event_headers, own_metadata, stamp
 from .pattern import is_pattern
 
 if TYPE_CHECKING:
@@ -146,6 +146,9 @@ class Publisher(Generic[T]):
         if delay or at is not None:
             delay = _delay(broker, self.topic.name, delay, at)
         body = self._encode(payload)
+        if self._chain is None and not (key or metadata or delay) and self._key is None:
+            await broker.publish(Message(self.topic.name, Stamped(self._shared), body))
+            return
         headers = stamp(self._shared)
         if key or self._key is not None:
             headers[KEY] = checked_key(key or str(self._key(payload)))  # type: ignore[misc]  # one of the two is there
@@ -157,8 +160,7 @@ class Publisher(Generic[T]):
             return
         if metadata:
             headers.update(own_metadata(metadata))
-        message = Message(self.topic.name, headers, body)
-        await (broker.publish(message, delay=delay) if delay else broker.publish(message))
+        await broker.publish(Message(self.topic.name, headers, body), delay=delay)
 
     async def _publish_call(self, call: Call) -> object:
         message: Any = call.message

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.brokers.mqtt import packets
+from ketch.brokers.mqtt.decoder import Decoder, _varint, read_properties
 from ketch.brokers.mqtt.envelope import (
     Headers,
     Writer,
@@ -14,7 +15,7 @@ from ketch.brokers.mqtt.envelope import (
     share_name,
     topic_filter,
 )
-from ketch.brokers.mqtt.packets import Answer, Decoder, Publish
+from ketch.brokers.mqtt.packets import Answer, Publish
 from ketch.errors import BrokerError
 from ketch.message import Message
 
@@ -34,7 +35,7 @@ def event(topic="a/b", properties=b"", payload=b"", **options):
 def test_lengths_are_written_as_they_are_read(number):
     raw = packets.varint(number)
     assert len(raw) <= 4
-    assert packets._varint(raw, 0, len(raw)) == (number, len(raw))
+    assert _varint(raw, 0, len(raw)) == (number, len(raw))
 
 
 @given(st.lists(st.binary(max_size=300), max_size=20), st.integers(1, 50))
@@ -90,7 +91,7 @@ def test_garbage_is_refused_or_waited_for_and_nothing_else_happens(raw):
 
 def test_more_properties_than_anybody_needs_are_refused():
     with pytest.raises(BrokerError, match="1024"):
-        packets.read_properties(packets.pair("a", "b") * 1025)
+        read_properties(packets.pair("a", "b") * 1025)
 
 
 def connect(**options):
@@ -155,14 +156,14 @@ def test_attributes_are_user_properties_of_their_bare_names():
         "ce-time": "now",
     }
     for more in ({}, {"tenant": "bbc"}):
-        properties = packets.read_properties(written(headers | more).properties)
+        properties = read_properties(written(headers | more).properties)
         assert properties[packets.CONTENT_TYPE] == "text/plain"
         names = {"specversion": "1.0", "source": "s", "type": "t", "id": "7", "time": "now"}
         assert dict(properties[packets.USER_PROPERTY]) == names | more
 
 
 def test_metadata_that_is_called_like_an_attribute_is_told_apart():
-    properties = packets.read_properties(written({"ce-id": "1", "id": "mine", "ce-tenant": "x"}).properties)
+    properties = read_properties(written({"ce-id": "1", "id": "mine", "ce-tenant": "x"}).properties)
     pairs = {"id": "1", "meta:id": "mine", "tenant": "x", "ketch:extensions": "tenant"}
     assert dict(properties[packets.USER_PROPERTY]) == pairs
 

@@ -1,6 +1,7 @@
 """mqtt: MQTT 5 at QoS 1 (at least once) or QoS 0 (at most once), over a small client of our own. See decision 7.
 
-packets.py        the protocol's packets as bytes and back; no IO
+packets.py        the protocol's packets, and those of a client as bytes; no IO
+decoder.py        those of a server, read; no IO
 envelope.py       an event as topic, properties and payload
 config.py         the URL's options
 connection.py     packets over a socket, in batches

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BrokerError, BrokerUnavailable
-from .packets import CONNACK, DISCONNECT, PINGREQ, PINGRESP, PUBACK, Answer, Connect, Decoder, Publish, disconnect
+from .decoder import Decoder
+from .packets import CONNACK, DISCONNECT, PINGREQ, PINGRESP, PUBACK, Answer, Connect, Publish, disconnect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,6 +18,7 @@ from ...errors import BrokerError
 from ...message import CONTENT_TYPE, SPEC_VERSION, LazyHeaders
 from ...pattern import is_pattern
 from . import packets
+from .decoder import read_properties
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -192,7 +193,7 @@ def read_headers(raw: bytes) -> dict[str, str]:
     """Return the headers that an event's properties stand for."""
     headers: dict[str, str] = {}
     try:
-        properties = packets.read_properties(raw)
+        properties = read_properties(raw)
     except (IndexError, BrokerError):
         return headers
     if packets.CONTENT_TYPE in properties:

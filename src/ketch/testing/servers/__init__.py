@@ -7,8 +7,19 @@ Each is stopped by its process id when the block is left, killed if it doesn't o
 """
 
 from .activemq import activemq_server
+from .kafka import kafka_server
 from .mosquitto import mosquitto_server
 from .nats import nats_server
 from .process import Server, free_port, program
+from .redis import redis_server
 
-__all__ = ["Server", "activemq_server", "free_port", "mosquitto_server", "nats_server", "program"]
+__all__ = [
+    "Server",
+    "activemq_server",
+    "free_port",
+    "kafka_server",
+    "mosquitto_server",
+    "nats_server",
+    "program",
+    "redis_server",
+]

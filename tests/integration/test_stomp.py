@@ -28,7 +28,7 @@ async def started(**options):
     """Run a server, or skip where there is none."""
     async with AsyncExitStack() as stack:
         try:
-            server = await stack.enter_async_context(activemq_server(**options))
+            server = await stack.enter_async_context(activemq_server(sync=False, **options))
         except RuntimeError as error:
             if os.environ.get("CI") == "true":
                 raise

@@ -79,6 +79,7 @@ class StompSubscription(Subscription):
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        self._readable.set()
 
     def take(self, messages: list[Frame]) -> None:
         """Take messages."""

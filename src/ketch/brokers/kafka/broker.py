@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import (
     AuthenticationFailedError,
     KafkaError,
@@ -40,6 +41,7 @@ _BATCH: Final = 256 * 1024
 #: Seconds between two looks whether the cluster answers, and to wait for partitions of a group.
 _LOOK: Final = 1.0
 _JOIN: Final = 15.0
+_SHARE: Final = 3.0
 
 
 class KafkaBroker(Broker):
@@ -168,7 +170,10 @@ class KafkaBroker(Broker):
     async def subscribe(
         self, topic: str, *, group: str | None, prefetch: int = PREFETCH, since: float | None = None
     ) -> Subscription:
-        """Join the group, and wait for its share; a new group begins at its offsets of now."""
+        """Join the group; a new group begins at its offsets of now.
+
+        The group's share of partitions is waited for, though not for long: other members may have to finish first.
+        """
         self._open_producer()
         await self._topics.ensure(topic)
         if group is not None:
@@ -180,6 +185,8 @@ class KafkaBroker(Broker):
             fetch_max_wait_ms=100,
             heartbeat_interval_ms=500,
             session_timeout_ms=10_000,
+            rebalance_timeout_ms=60_000,
+            partition_assignment_strategy=(StickyPartitionAssignor,),
             max_poll_interval_ms=24 * 3600 * 1000,  # how long a handler takes is the consumer's business
             metadata_max_age_ms=30_000,
             **self._driver,
@@ -205,7 +212,7 @@ class KafkaBroker(Broker):
             await consumer.start()
             if group is not None:
                 consumer.subscribe([topic], listener=subscription.listener)
-                await subscription.assigned()
+                await subscription.assigned(_SHARE)
                 return
             partitions = await self._topics.partitions(consumer, topic)
             consumer.assign(partitions)

@@ -12,20 +12,23 @@ class Progress:
         position: the offset to commit: everything before it is settled.
         committed: what was committed last.
         current: whether the partition is still this member's.
+        last: the last offset that was received.
     """
 
-    __slots__ = ("_done", "_taken", "committed", "current", "position")
+    __slots__ = ("_done", "_taken", "committed", "current", "last", "position")
 
     def __init__(self) -> None:
         self.position: int | None = None
         self.committed: int | None = None
         self.current = True
+        self.last = -1
         self._taken: deque[int] = deque()
         self._done: set[int] = set()
 
     def take(self, offset: int) -> None:
         """Note that an offset was received; they come in order, with gaps where the log was compacted."""
         self._taken.append(offset)
+        self.last = offset
 
     def settle(self, offset: int) -> None:
         """Note that an offset is settled."""

@@ -28,12 +28,13 @@ log = logging.getLogger("ketch.broker")
 #: Seconds between two commits; what was settled since comes again after a crash.
 _COMMIT: Final = 0.1
 
-#: Seconds that a partition which is to be given up waits for what is in hand, and to leave the group.
-_HAND_OVER: Final = 3.0
+#: Seconds that a rebalance waits for what is in hand, and to leave the group.
+_HAND_OVER: Final = 30.0
 _LEAVE: Final = 5.0
 
-#: Milliseconds that one look for records waits.
+#: Milliseconds that one look for records waits, and the last one.
 _POLL: Final = 500
+_REST: Final = 150
 
 
 class KafkaSubscription(Subscription):
@@ -55,7 +56,8 @@ class KafkaSubscription(Subscription):
         self._assigned = asyncio.Event()
         self._stopped = False
         self._left = False
-        self._receiving = False
+        self._polling = asyncio.Lock()
+        self._rest: list[Delivery] = []
         self._stopping = asyncio.Event()
         self._committing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -74,14 +76,17 @@ class KafkaSubscription(Subscription):
         """Begin to commit."""
         self._task = asyncio.create_task(self._commit_regularly(), name=f"ketch commits of {self.topic}")
 
-    async def assigned(self) -> None:
-        """Wait until the group has given this member its share."""
-        await self._assigned.wait()
+    async def assigned(self, seconds: float) -> None:
+        """Wait until the group has given this member its share, for so long at most."""
+        await self._first(self._assigned.wait(), seconds)
 
     # rebalances
 
     async def revoked(self, partitions: Iterable[TopicPartition]) -> None:
-        """Give partitions up: what is in hand is waited for a little, what is settled is committed."""
+        """Make ready to give partitions up: what is in hand is waited for, what is settled is committed.
+
+        All are asked for at each rebalance, and most come back; which, `given` says.
+        """
         held = [self._progress[partition] for partition in partitions if partition in self._progress]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HAND_OVER):
@@ -89,18 +94,16 @@ class KafkaSubscription(Subscription):
                     self._settled.clear()
                     await self._settled.wait()
         await self._commit()
-        for partition in partitions:
-            progress = self._progress.pop(partition, None)
-            if progress is not None:
-                progress.current = False
-        self._again = [entry for entry in self._again if entry[2].raw[1].current]  # type: ignore[index]
-        heapq.heapify(self._again)
-        self._room.set()
 
     def given(self, partitions: Iterable[TopicPartition]) -> None:
-        """Take partitions on."""
-        for partition in partitions:
-            self._progress[partition] = Progress()
+        """Take partitions on, and drop what is of others: their new members get it again."""
+        kept = {partition: self._progress.get(partition) or Progress() for partition in partitions}
+        for partition, progress in self._progress.items():
+            progress.current = partition in kept
+        self._progress = kept
+        self._again = [entry for entry in self._again if _progress(entry[2]).current]
+        heapq.heapify(self._again)
+        self._room.set()
         self._assigned.set()
 
     # what the consumer does
@@ -111,37 +114,38 @@ class KafkaSubscription(Subscription):
     async def receive(self) -> Sequence[Delivery]:
         """Return what has come; deliveries given back when they are due."""
         while not self._stopped:
-            due = self._due()
-            if due:
-                return due
             room = self._limit - self._in_hand()
             if room <= 0:
                 self._room.clear()
                 await self._first(self._room.wait(), self._next_due())
                 continue
+            # What is due again doesn't keep from looking for what is new: one that always fails would starve the rest.
             batch = await self._poll(room)
+            batch += self._due(room - len(batch))
             if batch:
                 return batch
-        return ()
+        rest, self._rest = self._rest, []
+        return rest
 
-    async def _poll(self, room: int) -> list[Delivery]:
-        wait = min(_POLL, max(1, int(self._next_due() * 1000)))
-        polling = asyncio.ensure_future(self._consumer.getmany(timeout_ms=wait, max_records=room))
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait({polling, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-            if not polling.done():
-                polling.cancel()
-                await asyncio.wait({polling})
-        if polling.cancelled():
-            return []
-        try:
-            found: dict[TopicPartition, list[Any]] = polling.result()
-        except (KafkaError, OSError) as error:
-            raise BrokerError(f"{self.topic}: {error}") from error
-        return self._take(found)
+    async def _poll(self, room: int, wait: int = _POLL) -> list[Delivery]:
+        wait = min(wait, max(1, int(self._next_due() * 1000)))
+        async with self._polling:
+            polling = asyncio.ensure_future(self._consumer.getmany(timeout_ms=wait, max_records=room))
+            stopping = asyncio.ensure_future(self._stopping.wait())
+            try:
+                await asyncio.wait({polling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stopping.cancel()
+                if not polling.done():
+                    polling.cancel()
+                    await asyncio.wait({polling})
+            if polling.cancelled():
+                return []
+            try:
+                found: dict[TopicPartition, list[Any]] = polling.result()
+            except (KafkaError, OSError) as error:
+                raise BrokerError(f"{self.topic}: {error}") from error
+            return self._take(found)
 
     def _take(self, found: dict[TopicPartition, list[Any]]) -> list[Delivery]:
         batch: list[Delivery] = []
@@ -150,6 +154,8 @@ class KafkaSubscription(Subscription):
             if progress is None:
                 progress = self._progress[partition] = Progress()
             for record in records:
+                if record.offset <= progress.last:
+                    continue  # the driver begins anew after a rebalance; this one is in hand
                 progress.take(record.offset)
                 batch.append(Delivery(read(partition.topic, record), 1, (record.offset, progress)))
         return batch
@@ -159,10 +165,10 @@ class KafkaSubscription(Subscription):
             return 3600.0
         return max(0.0, self._again[0][0] - asyncio.get_running_loop().time())
 
-    def _due(self) -> list[Delivery]:
+    def _due(self, room: int) -> list[Delivery]:
         now = asyncio.get_running_loop().time()
         due: list[Delivery] = []
-        while self._again and self._again[0][0] <= now and len(due) < max(1, self._limit - self._in_hand()):
+        while self._again and self._again[0][0] <= now and len(due) < max(1, room):
             due.append(heapq.heappop(self._again)[2])
         return due
 
@@ -199,7 +205,7 @@ class KafkaSubscription(Subscription):
         while not self._left:
             await asyncio.sleep(_COMMIT)
             await self._commit()
-            if self._stopped and not self._in_hand() and not self._receiving:
+            if self._stopped and not self._in_hand():
                 await self._leave()
 
     async def _commit(self) -> None:
@@ -231,9 +237,19 @@ class KafkaSubscription(Subscription):
         self._stopped = True
         self._stopping.set()
         self._room.set()
+        await self._take_the_rest()
         self._again.clear()
         if not any(progress.unsettled for progress in self._progress.values()):
             await self._leave()
+
+    async def _take_the_rest(self) -> None:
+        """Take what the driver has fetched already, as far as it may be in hand."""
+        room = self._limit - self._in_hand()
+        if room <= 0:
+            return
+        async with self._polling:
+            with contextlib.suppress(KafkaError, OSError):
+                self._rest = self._take(await self._consumer.getmany(timeout_ms=_REST, max_records=room))
 
     async def _leave(self) -> None:
         if self._left:
@@ -257,6 +273,12 @@ class KafkaSubscription(Subscription):
         for progress in self._progress.values():
             progress.current = False
         self._progress.clear()
+
+
+def _progress(delivery: Delivery) -> Progress:
+    raw: Any = delivery.raw
+    progress: Progress = raw[1]
+    return progress
 
 
 class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the driver is untyped

@@ -11,6 +11,7 @@ from .kafka import kafka_server
 from .mosquitto import mosquitto_server
 from .nats import nats_server
 from .process import Server, free_port, program
+from .rabbitmq import rabbitmq_server
 from .redis import redis_server
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "mosquitto_server",
     "nats_server",
     "program",
+    "rabbitmq_server",
     "redis_server",
 ]

@@ -257,12 +257,23 @@ class KafkaSubscription(Subscription):
         self._left = True
         self._settled.set()
         await self._commit()
-        try:
+        stopping = asyncio.create_task(self._consumer.stop(), name=f"ketch leaving {self.topic}")
+        _, late = await asyncio.wait({stopping}, timeout=_LEAVE)
+        if late:
+            await self._break_off(stopping)
+        elif (error := stopping.exception()) is not None:
+            log.info("kafka: left %s without the server's answer: %s", self.topic, error)
+
+    async def _break_off(self, stopping: asyncio.Task[None]) -> None:
+        """End a member that is waiting for a rebalance, as the driver would if that were over."""
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - the driver waits without end otherwise
+        coordinator._coordination_task.cancel()  # noqa: SLF001
+        await asyncio.wait({stopping}, timeout=_LEAVE)
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(_LEAVE):
-                await self._consumer.stop()
-        except (KafkaError, TimeoutError, OSError) as error:
-            log.info("kafka: left %s without the server's answer: %s", self.topic, str(error) or "no answer")
-            await self._consumer._client.close()  # noqa: SLF001 - else its connections stay open
+                await coordinator._maybe_leave_group()  # noqa: SLF001
+        await self._consumer._client.close()  # noqa: SLF001
+        log.info("kafka: left %s in the middle of a rebalance", self.topic)
 
     async def close(self) -> None:
         """Commit what is settled, leave the group; the rest is somebody else's."""

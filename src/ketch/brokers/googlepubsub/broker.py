@@ -30,6 +30,7 @@ _Subscription: Any = types.Subscription.pb()
 _DeadLetterPolicy: Any = types.DeadLetterPolicy.pb()
 _ExpirationPolicy: Any = types.ExpirationPolicy.pb()
 _GetTopic: Any = types.GetTopicRequest.pb()
+_GetSubscription: Any = types.GetSubscriptionRequest.pb()
 _Delete: Any = types.DeleteSubscriptionRequest.pb()
 
 #: Seconds after which Pub/Sub itself deletes a subscription without a group whose process was killed; its shortest.
@@ -131,6 +132,8 @@ class GooglePubSubBroker(Broker):
 
         if self._config.create or group is None:
             await create()
+        else:
+            await self._look_for(rpcs, topic, path)
         subscription = PubSubSubscription(
             rpcs,
             self._config,
@@ -152,6 +155,16 @@ class GooglePubSubBroker(Broker):
         """Create the group's subscription if there is none."""
         rpcs = self._open_rpcs()
         await self._create(rpcs, topic, subscription_path(self._config.project, topic, group), group)
+
+    async def _look_for(self, rpcs: Rpcs, topic: str, path: str) -> None:
+        """Refuse a subscription that isn't there; who may take its events may not be allowed to look."""
+        try:
+            await rpcs.call(
+                rpcs.get_subscription, _GetSubscription(subscription=path), "subscription", path, self._config.timeout
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not Code.PERMISSION_DENIED:
+                raise explain(error, self.location, f"can't subscribe to {topic}", SubscriptionRefused) from error
 
     async def _create(self, rpcs: Rpcs, topic: str, path: str, group: str | None) -> None:
         """Create a subscription, and its topic where that is missing too."""

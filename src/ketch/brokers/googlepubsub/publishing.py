@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -73,7 +74,11 @@ class Lane:
             if batch:
                 task = asyncio.get_running_loop().create_task(self._send(batch))
                 sending.add(task)
-                task.add_done_callback(lambda task: (sending.discard(task), self._wake(keyed)))
+                task.add_done_callback(partial(self._sent, keyed))
+
+    def _sent(self, keyed: bool, task: asyncio.Task[None]) -> None:  # noqa: FBT001 - which of the two queues
+        self._sending[keyed].discard(task)
+        self._wake(keyed)
 
     async def _send(self, batch: list[tuple[Any, asyncio.Future[None]]]) -> None:
         failure: BrokerError | None = None

@@ -73,6 +73,9 @@ class Rpcs:
         self.create_topic = method(_PUBLISHER + "CreateTopic", types.Topic, types.Topic)
         self.publish = method(_PUBLISHER + "Publish", types.PublishRequest, types.PublishResponse)
         self.create_subscription = method(_SUBSCRIBER + "CreateSubscription", types.Subscription, types.Subscription)
+        self.get_subscription = method(
+            _SUBSCRIBER + "GetSubscription", types.GetSubscriptionRequest, types.Subscription
+        )
         self.delete_subscription = method(_SUBSCRIBER + "DeleteSubscription", types.DeleteSubscriptionRequest, Empty)
         self.acknowledge = method(_SUBSCRIBER + "Acknowledge", types.AcknowledgeRequest, Empty)
         self.modify_deadline = method(_SUBSCRIBER + "ModifyAckDeadline", types.ModifyAckDeadlineRequest, Empty)
@@ -118,7 +121,8 @@ class Rpcs:
         Args:
             method: one of the above.
             request: its message.
-            key, name: the field and the resource that Google's front ends route by.
+            key: the request's field that Google's front ends route by.
+            name: the resource that it holds.
             timeout: seconds, for all tries together.
 
         Raises:
@@ -176,7 +180,9 @@ def _credentials(config: Config) -> grpc.ChannelCredentials | None:
         if not (config.google or config.credentials):
             return ssl if config.tls else None
         if config.credentials:
-            found: Any = service_account.Credentials.from_service_account_file(config.credentials, scopes=_SCOPES)
+            found: Any = service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call]
+                config.credentials, scopes=_SCOPES
+            )
         else:
             found, _ = google.auth.default(scopes=_SCOPES)
     except (OSError, ValueError, google.auth.exceptions.GoogleAuthError) as error:
@@ -187,7 +193,9 @@ def _credentials(config: Config) -> grpc.ChannelCredentials | None:
             f"{config.location}: {why} can't be used{name}: {type(error).__name__}; "
             "run `gcloud auth application-default login` or name a key file, ?credentials=…"
         ) from None
-    plugin = google.auth.transport.grpc.AuthMetadataPlugin(found, google.auth.transport.requests.Request())
+    plugin = google.auth.transport.grpc.AuthMetadataPlugin(  # type: ignore[no-untyped-call]
+        found, google.auth.transport.requests.Request()
+    )
     return grpc.composite_channel_credentials(ssl, grpc.metadata_call_credentials(plugin))
 
 

@@ -135,7 +135,7 @@ class PubSubSubscription(Subscription):
         """Keep a stream open."""
         loop = asyncio.get_running_loop()
         wait = FIRST_WAIT
-        while not self._stopped:
+        while True:
             began = loop.time()
             try:
                 await self._stream()
@@ -254,7 +254,8 @@ class PubSubSubscription(Subscription):
         done: list[str] = []
         again: dict[int, list[str]] = {}
         for delivery, outcome in settled:
-            id_, ack_id = delivery.raw  # type: ignore[misc]  # ours
+            raw: Any = delivery.raw
+            id_, ack_id = raw
             if self._held.pop(id_, None) is None:
                 continue  # given back when the subscription was closed
             if outcome is Outcome.DONE:

@@ -201,9 +201,7 @@ class Service:
         first = await anext(aiter(requests))
         subscription = await self._subscription(first.subscription, context)
         await self._deadline(first.stream_ack_deadline_seconds, self._shortest, context)
-        stream = Stream(
-            first.max_outstanding_messages, first.max_outstanding_bytes, first.stream_ack_deadline_seconds
-        )
+        stream = Stream(first.max_outstanding_messages, first.max_outstanding_bytes, first.stream_ack_deadline_seconds)
         subscription.streams.append(stream)
         listening = asyncio.create_task(self._listen(subscription, stream, requests))
         subscription.deal()
@@ -229,11 +227,11 @@ class Service:
                 subscription.extend([ack_id], seconds)
         subscription.close_softly(stream)
 
-    def methods(self) -> dict[str, dict[str, grpc.RpcMethodHandler]]:
+    def methods(self) -> dict[str, dict[str, Any]]:
         """Return the handlers by service and method."""
         unary = grpc.unary_unary_rpc_method_handler
 
-        def handler(make: Any, act: Any, request: Any) -> grpc.RpcMethodHandler:
+        def handler(make: Any, act: Any, request: Any) -> Any:
             return make(act, request.FromString, lambda message: message.SerializeToString())
 
         pull, streaming = types.PullRequest.pb(), types.StreamingPullRequest.pb()

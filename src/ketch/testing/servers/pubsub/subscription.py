@@ -117,7 +117,7 @@ class Subscription:
 
     def pull(self, most: int) -> list[Entry]:
         """Lease out what waits to somebody without a stream."""
-        taken = []
+        taken: list[Entry] = []
         while self._waiting and len(taken) < most:
             entry = heapq.heappop(self._waiting)[1]
             self.name(entry, self.described.ack_deadline_seconds)

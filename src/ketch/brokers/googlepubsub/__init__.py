@@ -2,7 +2,8 @@
 
 broker.py         opening, publishing, subscribing
 publishing.py     events on their way to one topic: many share one request
-subscription.py   a streaming pull, the leases of what came by it, and settling
+subscription.py   a streaming pull that is kept open
+leases.py         what came by it, kept from being delivered again, and settling
 rpcs.py           the service's methods and its channels
 envelope.py       how a message looks on the wire
 names.py          topics and groups as Pub/Sub's resources

@@ -1,16 +1,11 @@
-"""One member's share of a Pub/Sub subscription: a streaming pull, the leases of what came by it, and settling.
-
-A lease is the ack deadline: one timer extends those of all deliveries in hand. Acknowledgements and extensions are
-calls of their own, which answer; in the stream they would not.
-"""
+"""One member's share of a Pub/Sub subscription: a streaming pull that is kept open."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
-from collections import OrderedDict, deque
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -18,31 +13,20 @@ from google.pubsub_v1 import types
 
 from ...broker import Delivery, Outcome, Subscription
 from ...errors import BrokerError, BrokerUnavailable, SubscriptionRefused
-from .envelope import unwrap
+from .leases import Leases
 from .rpcs import FIRST_WAIT, LONGEST_WAIT, PASSING, Code, Rpcs, ended, explain
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .config import Config
 
 log = logging.getLogger("ketch.broker")
 
 _Pull: Any = types.StreamingPullRequest.pb()
-_Acknowledge: Any = types.AcknowledgeRequest.pb()
-_ModifyDeadline: Any = types.ModifyAckDeadlineRequest.pb()
-
-#: Ids in one request, which may have 512 KiB; an id takes about 200 bytes.
-_MOST_IDS = 2000
 
 #: Bytes that the service sends ahead of what was settled.
 _MOST_BYTES = 64 * 1024 * 1024
-
-#: Seconds after which a delivery that is given back comes at the latest.
-_LONGEST_DEADLINE = 600
-
-#: Deliveries whose number of attempts is remembered after they were given back.
-_REMEMBERED = 4096
 
 #: Seconds that the service has to end a stream that we have ended.
 _GOODBYE = 1.0
@@ -84,8 +68,7 @@ class PubSubSubscription(Subscription):
         self._create = create
         self._gone = gone
         self._queue: deque[Delivery] = deque()
-        self._held: dict[str, Delivery] = {}  # what is leased, in the queue or taken, by its message's id
-        self._attempts: OrderedDict[str, int] = OrderedDict()
+        self._leases = Leases(rpcs, config, path)  # of what is in the queue, and of what was taken from it
         self._ready = asyncio.Event()
         self._pulling: Any = None
         self._stopped = self._closed = False
@@ -102,7 +85,9 @@ class PubSubSubscription(Subscription):
         Raises:
             BrokerError: it is refused, or isn't open in time.
         """
-        self._tasks = [asyncio.create_task(self._pull()), asyncio.create_task(self._extend())]
+        self._tasks = [asyncio.create_task(self._pull()), asyncio.create_task(self._leases.extend())]
+        for task in self._tasks:
+            task.add_done_callback(self._died)
         try:
             async with asyncio.timeout(self._config.timeout):
                 await self._opened.wait()
@@ -121,7 +106,7 @@ class PubSubSubscription(Subscription):
     async def receive(self) -> Sequence[Delivery]:
         """Return what the service has sent."""
         while True:
-            room = self._limit - (len(self._held) - len(self._queue))
+            room = self._limit - (len(self._leases) - len(self._queue))
             if self._queue and room > 0:
                 return [self._queue.popleft() for _ in range(min(room, len(self._queue)))]
             if self._failure is not None:
@@ -166,7 +151,8 @@ class PubSubSubscription(Subscription):
             self._trouble = ""
             self._opened.set()
             while (answer := await pulling.read()) is not grpc.aio.EOF:
-                self._take(answer.received_messages)
+                self._queue += self._leases.take(self._topic, answer.received_messages)
+                self._ready.set()
         except asyncio.InvalidStateError:  # it had ended before we wrote; reading says why
             await pulling.read()
         except asyncio.CancelledError:
@@ -187,19 +173,6 @@ class PubSubSubscription(Subscription):
             max_outstanding_bytes=_MOST_BYTES,
         )
 
-    def _take(self, received: Iterable[Any]) -> None:
-        held = self._held
-        for one in received:
-            id_ = one.message.message_id
-            known = held.get(id_)
-            if known is not None:
-                known.raw = (id_, one.ack_id)  # the one in hand, once more: it is settled by its newest name
-                continue
-            attempt = one.delivery_attempt or self._attempts.pop(id_, 1)
-            delivery = held[id_] = Delivery(unwrap(self._topic, one.message), attempt, (id_, one.ack_id))
-            self._queue.append(delivery)
-        self._ready.set()
-
     async def _mended(self, error: grpc.aio.AioRpcError) -> bool:
         """Tell whether to go on after a stream failed; make the subscription anew if somebody has deleted it."""
         if error.code() in PASSING or error.code() in (Code.OK, Code.DEADLINE_EXCEEDED, Code.CANCELLED):
@@ -215,66 +188,25 @@ class PubSubSubscription(Subscription):
         self._fail(explain(error, self._config.location, f"no events of {self._topic}", SubscriptionRefused))
         return False
 
+    def _died(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            failure = BrokerError(f"{self._config.location}: no events of {self._topic}: {error!r}")
+            failure.__cause__ = error
+            self._fail(failure)
+
     def _fail(self, error: BrokerError) -> None:
         self._failure = error
         self._trouble = str(error)
         self._ready.set()
         self._opened.set()
 
-    # --- leases
-
-    async def _extend(self) -> None:
-        """Keep what is in hand from being delivered again."""
-        seconds = self._config.ack_deadline
-        while True:
-            await asyncio.sleep(seconds / 3)
-            if self._held:
-                try:
-                    await self._modify([delivery.raw[1] for delivery in self._held.values()], seconds)  # type: ignore[index]  # ours
-                except BrokerError as error:
-                    log.warning("googlepubsub: deliveries in hand may come again: %s", error)
-
-    async def _modify(self, ids: list[str], seconds: int) -> None:
-        for at in range(0, len(ids), _MOST_IDS):
-            request = _ModifyDeadline(
-                subscription=self.path, ack_ids=ids[at : at + _MOST_IDS], ack_deadline_seconds=seconds
-            )
-            await self._settling(self._rpcs.modify_deadline, request)
-
-    async def _settling(self, method: Any, request: Any) -> None:
-        try:
-            await self._rpcs.call(method, request, "subscription", self.path, self._config.timeout)
-        except grpc.aio.AioRpcError as error:
-            raise explain(error, self._config.location, f"{len(request.ack_ids)} deliveries weren't settled") from error
-
     # --- settling
 
     async def settle(self, settled: Sequence[tuple[Delivery, Outcome]]) -> None:
         """Acknowledge, or end the lease now or after a while, in whole seconds."""
-        done: list[str] = []
-        again: dict[int, list[str]] = {}
-        for delivery, outcome in settled:
-            raw: Any = delivery.raw
-            id_, ack_id = raw
-            if self._held.pop(id_, None) is None:
-                continue  # given back when the subscription was closed
-            if outcome is Outcome.DONE:
-                done.append(ack_id)
-            else:
-                self._remember(id_, delivery.attempt + 1)
-                seconds = min(math.ceil(delivery.retry_after), _LONGEST_DEADLINE)
-                again.setdefault(seconds, []).append(ack_id)
+        done, again = self._leases.forget(settled)
         self._ready.set()
-        for at in range(0, len(done), _MOST_IDS):
-            request = _Acknowledge(subscription=self.path, ack_ids=done[at : at + _MOST_IDS])
-            await self._settling(self._rpcs.acknowledge, request)
-        for seconds, ids in again.items():
-            await self._modify(ids, seconds)
-
-    def _remember(self, id_: str, attempt: int) -> None:
-        self._attempts[id_] = attempt
-        if len(self._attempts) > _REMEMBERED:
-            self._attempts.popitem(last=False)
+        await self._leases.settle(done, again)
 
     async def limit(self, unsettled: int) -> None:
         """Take so many ahead from now on; the service is told with the next stream, which begins at once."""
@@ -323,13 +255,7 @@ class PubSubSubscription(Subscription):
         for task in self._tasks:
             await ended(task)
         self._queue.clear()
-        held = [delivery.raw[1] for delivery in self._held.values()]  # type: ignore[index]  # ours
-        self._held.clear()
         self._ready.set()
         self._rpcs.leave(self)
-        if held:
-            try:
-                await self._modify(held, 0)
-            except BrokerError as error:
-                log.info("googlepubsub: %d deliveries come again after their lease: %s", len(held), error)
+        await self._leases.give_back()
         await self._gone(self)

@@ -46,4 +46,5 @@ func main() {
 	if err := daemon.Main(); err != nil {
 		log.Fatal(err)
 	}
+	select {} // the queues are still being written down
 }

@@ -72,9 +72,12 @@ def unwrap(topic: str, data: bytes) -> Message:
     if not (data.startswith(_BEGIN) or (data[:1] in b"{ \t\r\n" and b'"specversion"' in data)):
         return Message(topic, {}, data)
     try:
-        return _read(topic, _document(data))
+        document = _document(data)
+        if "specversion" in document:
+            return _read(topic, document)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Message(topic, {}, data)
+        pass  # no document, so a bare body
+    return Message(topic, {}, data)
 
 
 def _read(topic: str, document: dict[str, Any]) -> Message:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -29,6 +28,7 @@ from ketch.url import Url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from ketch.testing.servers import Server
 
@@ -88,4 +88,5 @@ async def test_events_go_over_tls_and_a_stranger_is_refused(nsqd: str, tmp_path:
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "--import-mode=importlib", "-p", "no:cacheprovider"]))
+    # A process of its own: this one has imported pytest's plugins before pytest could.
+    sys.exit(subprocess.run((sys.executable, "-m", "pytest", __file__, "--durations=3"), check=False).returncode)

@@ -8,10 +8,7 @@ import itertools
 import os
 import time
 from collections import deque
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .client import Client
+from typing import Protocol
 
 #: Seconds after delivery that touching a message extends its timeout to at most (`--max-msg-timeout`).
 LONGEST_TIMEOUT = 900.0
@@ -20,6 +17,20 @@ LONGEST_TIMEOUT = 900.0
 EPHEMERAL_ROOM = 10_000
 
 _ids = itertools.count(int.from_bytes(os.urandom(7), "big") << 8)
+
+
+class Client(Protocol):
+    """Who messages are sent to."""
+
+    in_flight: int
+    msg_timeout: float
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes one more message."""
+
+    def send(self, message: Stored) -> None:
+        """Send a message."""
 
 
 class Stored:

@@ -283,6 +283,32 @@ def test_names_never_collide_and_fit():
     assert channel_name(None) != channel_name(None)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"specversion":"1.0","id":"1","data":{"a":1,"data_base64":"QQ=="},"x":"y"}',
+        b'{"specversion":"1.0","id":"1","data_base64":"QQ==","x":"y"}',
+        b'{"specversion":"1.0","id":"1","x":",\\"data_base64\\":\\"","data_base64":"QQ=="}',
+        b'{"specversion":"1.0","n":2,"id":"1","data_base64":"QQ=="}',
+        b'{"specversion":"1.0","id":"1","id":"2","data_base64":"QQ=="}',
+        b'{"specversion":"1.0" and no JSON,"id":"1","data_base64":"QQ=="}',
+        b'{"specversion":"1.0","id":"1","data_base64":"no base64!"}',
+    ],
+)
+def test_the_fast_way_of_reading_reads_what_the_slow_one_does(data, monkeypatch):
+    fast = unwrap("t", data)
+    monkeypatch.setattr("ketch.brokers.nsq.envelope._unwrap_plain", lambda *_: None)
+    slow = unwrap("t", data)
+    assert (dict(fast.headers), fast.body) == (dict(slow.headers), slow.body)
+
+
+def test_the_fast_way_of_writing_writes_what_the_slow_one_does(monkeypatch):
+    message = event("t", b"\x00\xff")
+    fast = wrap(message)
+    monkeypatch.setattr("ketch.brokers.nsq.envelope._wrap_plain", lambda _: b"")
+    assert json.loads(fast) == json.loads(wrap(message))
+
+
 @pytest.mark.parametrize("options", ["?msg_timeout=0", "?heartbeat=0.5", "?tls_cert=x", "?nope=1"])
 def test_a_wrong_option_is_refused(options):
     with pytest.raises(ConfigurationError):

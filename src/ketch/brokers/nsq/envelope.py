@@ -7,12 +7,13 @@ in a string. What is no such document is a plain client's bare body, and comes t
 
 from __future__ import annotations
 
+from binascii import a2b_base64, b2a_base64
 from typing import Any
 
 import msgspec
 
 from ...errors import MessageTooLarge
-from ...message import CONTENT_TYPE, Message
+from ...message import CONTENT_TYPE, SPEC_VERSION, Message
 
 #: Largest message that an nsqd takes, unless it is told otherwise (`--max-msg-size`).
 MAX_MESSAGE = 1024 * 1024
@@ -22,10 +23,22 @@ MAX_BODY = (MAX_MESSAGE - 16 * 1024) * 3 // 4
 
 _HEADERS = "ketchheaders"
 _BEGIN = b'{"specversion":"'
+_ID = b',"id":'
+_DATA = b',"data_base64":"'
+
+#: Headers of an event without metadata of its publisher's.
+_PLAIN = 6
+
+#: What the events of one publisher share: as it is written, by source, type and content type; and as it was read.
+_shared: dict[tuple[str, str, str], bytes] = {}
+_known: dict[bytes, dict[str, str]] = {}
+_MOST_SHARED = 1024
+_LONGEST_SHARED = 1024
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _document = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_headers = msgspec.json.Decoder(dict[str, str]).decode
+_strings = msgspec.json.Decoder(dict[str, str]).decode
 _binary = msgspec.json.Decoder(bytes).decode
 
 
@@ -38,6 +51,36 @@ def wrap(message: Message) -> bytes:
     body = message.body
     if len(body) > MAX_BODY:
         raise MessageTooLarge(f"{len(body)} bytes are over NSQ's limit, {MAX_BODY} for a body")
+    wrapped = _wrap_plain(message) or _wrap_any(message)
+    if len(wrapped) > MAX_MESSAGE:
+        raise MessageTooLarge(f"{len(wrapped)} bytes with headers are over NSQ's limit of {MAX_MESSAGE}")
+    return wrapped
+
+
+def _wrap_plain(message: Message) -> bytes:
+    """Return the document of an event without metadata or JSON, b"" for others; what events share is written once."""
+    headers = message.headers
+    try:
+        key = (headers["ce-source"], headers["ce-type"], headers[CONTENT_TYPE])
+        if len(headers) != _PLAIN or headers["ce-specversion"] != SPEC_VERSION:
+            return b""
+        id_, time = _encode(headers["ce-id"]), _encode(headers["ce-time"])
+    except KeyError:
+        return b""
+    shared = _shared.get(key)
+    if shared is None:
+        source, type_, content_type = map(_encode, key)
+        begin = b'%s1.0","source":%s,"type":%s,"datacontenttype":%s' % (_BEGIN, source, type_, content_type)
+        shared = b"" if _is_json(key[2]) else begin
+        if len(_shared) < _MOST_SHARED:
+            _shared[key] = shared
+    if not shared:
+        return b""
+    return b"".join((shared, _ID, id_, b',"time":', time, _DATA, b2a_base64(message.body, newline=False), b'"}'))
+
+
+def _wrap_any(message: Message) -> bytes:
+    body = message.body
     document: dict[str, Any] = {"specversion": message.headers.get("ce-specversion", "1.0")}
     others: dict[str, str] = {}
     for name, value in message.headers.items():
@@ -53,10 +96,7 @@ def wrap(message: Message) -> bytes:
         document["data"] = msgspec.Raw(body)
     else:
         document["data_base64"] = body
-    wrapped = _encode(document)
-    if len(wrapped) > MAX_MESSAGE:
-        raise MessageTooLarge(f"{len(wrapped)} bytes with headers are over NSQ's limit of {MAX_MESSAGE}")
-    return wrapped
+    return _encode(document)
 
 
 #: Names of the format itself: an extension called so travels with the other headers.
@@ -69,6 +109,8 @@ def _is_attribute(name: str) -> bool:
 
 def unwrap(topic: str, data: bytes) -> Message:
     """Return a message's body as an event."""
+    if data.startswith(_BEGIN) and data.endswith(b'"}') and (message := _unwrap_plain(topic, data)):
+        return message
     if not (data.startswith(_BEGIN) or (data[:1] in b"{ \t\r\n" and b'"specversion"' in data)):
         return Message(topic, {}, data)
     try:
@@ -78,6 +120,48 @@ def unwrap(topic: str, data: bytes) -> Message:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         pass  # no document, so a bare body
     return Message(topic, {}, data)
+
+
+def _unwrap_plain(topic: str, data: bytes) -> Message | None:
+    """Return an event whose document begins as one before; None for others.
+
+    Within a JSON string a quotation mark has a backslash before it: so what is looked for is a member, and one of an
+    inner object, or followed by others, is given away by quotation marks in its base64.
+    """
+    head, found, base64 = data[:-2].rpartition(_DATA)
+    shared, with_id, own = head.partition(_ID)
+    if not (found and with_id):
+        return None
+    try:
+        headers = _known.get(shared)
+        if headers is None:
+            headers = _known_from(shared)
+        headers = headers.copy()
+        for name, value in _strings(b"%s%s}" % (b'{"id":', own)).items():
+            _put(headers, name, value)
+        return Message(topic, headers, a2b_base64(base64, strict_mode=True))
+    except (msgspec.MsgspecError, ValueError):
+        return None
+
+
+def _known_from(shared: bytes) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in _strings(shared + b"}").items():
+        _put(headers, name, value)
+    if len(_known) < _MOST_SHARED and len(shared) < _LONGEST_SHARED:
+        _known[shared] = headers
+    return headers
+
+
+def _put(headers: dict[str, str], name: str, value: str) -> None:
+    if name == "datacontenttype":
+        headers[CONTENT_TYPE] = value
+    elif name == _HEADERS:
+        headers |= _strings(value)
+    elif name in ("data", "data_base64"):
+        raise ValueError(name)  # a second body: the slow way decides
+    else:
+        headers[f"ce-{name}"] = value
 
 
 def _read(topic: str, document: dict[str, Any]) -> Message:
@@ -91,7 +175,7 @@ def _read(topic: str, document: dict[str, Any]) -> Message:
         elif name == "datacontenttype":
             headers[CONTENT_TYPE] = _decode(raw)
         elif name == _HEADERS:
-            headers |= _headers(_decode(raw))
+            headers |= _strings(_decode(raw))
         elif (value := _decode(raw)) is not None:
             headers[f"ce-{name}"] = value if isinstance(value, str) else bytes(raw).decode()
     return Message(topic, headers, body)

@@ -212,6 +212,20 @@ async def test_many_events_published_at_once_share_requests(make, topic, monkeyp
     assert len(requests) < 10
 
 
+async def test_one_that_the_service_does_not_take_leaves_the_others_alone(make, topic):
+    """It refuses a request as a whole."""
+    broker = await make()
+    subscription = await broker.subscribe(topic, group="g")
+    events = [event(topic, b"a"), Message(topic, {}, b""), event(topic, b"b")]
+    results = await asyncio.gather(*map(broker.publish, events), return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), BrokerError, type(None)]
+    came = set()
+    async with asyncio.timeout(10):
+        while len(came) < 2:
+            came.update(delivery.message.body for delivery in await subscription.receive())
+    assert came == {b"a", b"b"}
+
+
 async def test_a_server_that_is_not_there_is_named():
     broker = GooglePubSubBroker.from_url(Url.parse(f"googlepubsub://127.0.0.1:{free_port()}/p?connect_timeout=0.3"))
     with pytest.raises(BrokerUnavailable, match="is it running"):
@@ -299,7 +313,7 @@ def test_without_a_project_it_says_how_to_name_one():
         build(read([], {"MICRO_BROKER": "googlepubsub"}), {})
 
 
-@pytest.mark.parametrize("option", ["ack_deadline=0", "ack_deadline=601", "ordering=maybe", "timeout=0", "tls_cert=x"])
+@pytest.mark.parametrize("option", ["ack_deadline=0", "ack_deadline=601", "create=maybe", "timeout=0", "tls_cert=x"])
 def test_a_wrong_option_is_refused(option):
     with pytest.raises(ConfigurationError):
         GooglePubSubBroker.from_url(Url.parse(f"googlepubsub://127.0.0.1:1/p?{option}"))

@@ -9,6 +9,8 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ketch.broker import Outcome, Site
 from ketch.brokers.nsq import NsqBroker
@@ -307,6 +309,26 @@ def test_the_fast_way_of_writing_writes_what_the_slow_one_does(monkeypatch):
     fast = wrap(message)
     monkeypatch.setattr("ketch.brokers.nsq.envelope._wrap_plain", lambda _: b"")
     assert json.loads(fast) == json.loads(wrap(message))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)
+)
+_NAMES = st.sampled_from(["data", "data_base64", "datacontenttype", "ketchheaders", "id", "Id", "time"]) | st.text()
+
+
+@given(st.dictionaries(_NAMES, _JSON))
+def test_whatever_a_document_holds_it_is_an_event_or_a_bare_body(document):
+    data = json.dumps({"specversion": "1.0", **document}).encode()
+    message = unwrap("t", data)
+    assert isinstance(message.body, bytes)
+    assert all(isinstance(text, str) for item in message.headers.items() for text in item)
+    assert message.headers or message.body == data
+
+
+def test_a_document_that_is_too_deep_is_a_bare_body():
+    data = b'{"specversion":"1.0","data":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    assert unwrap("t", data).body == data
 
 
 @pytest.mark.parametrize("options", ["?msg_timeout=0", "?heartbeat=0.5", "?tls_cert=x", "?nope=1"])

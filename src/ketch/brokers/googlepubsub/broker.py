@@ -189,7 +189,7 @@ class GooglePubSubBroker(Broker):
             name=path,
             topic=topic_path(config.project, topic),
             ack_deadline_seconds=config.ack_deadline,
-            enable_message_ordering=config.ordering,
+            enable_message_ordering=True,
             # An empty policy is "never": Pub/Sub's default would delete a group that was away for 31 days.
             expiration_policy=_ExpirationPolicy(ttl=Duration(seconds=_FORGOTTEN) if group is None else None),
         )

@@ -23,7 +23,6 @@ _OPTIONS = (
     "credentials",
     "dead_letter_topic",
     "max_delivery_attempts",
-    "ordering",
     "timeout",
     "tls",
     "tls_ca",
@@ -50,7 +49,6 @@ class Config:
         timeout: seconds that publishing, subscribing and settling may take.
         connect_timeout: seconds to connect at start.
         ack_deadline: whole seconds that a delivery stays ours unless it is extended, which we do meanwhile.
-        ordering: whether groups are created with order by key.
         create: whether topics and subscriptions that don't exist are created.
         dead_letter_topic: topic that Pub/Sub itself puts away what failed too often; "" for none.
         max_delivery_attempts: how often that is, 5 to 100.
@@ -67,7 +65,6 @@ class Config:
     timeout: float
     connect_timeout: float
     ack_deadline: int
-    ordering: bool
     create: bool
     dead_letter_topic: str
     max_delivery_attempts: int
@@ -96,7 +93,6 @@ class Config:
             timeout=_seconds(url, "timeout"),
             connect_timeout=_seconds(url, "connect_timeout"),
             ack_deadline=_whole(url, "ack_deadline", 60, 1, _LONGEST_DEADLINE),
-            ordering=_switch(url, "ordering", default=True),
             create=_switch(url, "create", default=True),
             dead_letter_topic=options.get("dead_letter_topic", ""),
             max_delivery_attempts=_whole(url, "max_delivery_attempts", 20, *_ATTEMPTS),

@@ -83,7 +83,7 @@ def _unpack(headers: dict[str, str]) -> dict[str, str]:
     chunks = [headers[f"{_MORE}{number}"] for number in range(len(headers)) if f"{_MORE}{number}" in headers]
     try:
         more = json.loads("".join(chunks))
-    except ValueError:
+    except (ValueError, RecursionError):
         return headers  # somebody else's, whatever they mean by it
     if not isinstance(more, dict):
         return headers

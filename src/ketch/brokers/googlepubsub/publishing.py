@@ -85,6 +85,10 @@ class Lane:
         try:
             await self._request(_PublishRequest(topic=self._path, messages=[message for message, _ in batch]))
         except grpc.aio.AioRpcError as error:
+            if error.code() is Code.INVALID_ARGUMENT and len(batch) > 1:
+                for one in batch:  # only one may be at fault
+                    await self._send([one])
+                return
             failure = explain(error, self._path, "publishing failed")
             if isinstance(failure, BrokerUnavailable):
                 self._refuse(failure)

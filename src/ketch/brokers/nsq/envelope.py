@@ -39,6 +39,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _document = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _strings = msgspec.json.Decoder(dict[str, str]).decode
+_string = msgspec.json.Decoder(str).decode
 _binary = msgspec.json.Decoder(bytes).decode
 
 
@@ -117,7 +118,7 @@ def unwrap(topic: str, data: bytes) -> Message:
         document = _document(data)
         if "specversion" in document:
             return _read(topic, document)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         pass  # no document, so a bare body
     return Message(topic, {}, data)
 
@@ -140,7 +141,7 @@ def _unwrap_plain(topic: str, data: bytes) -> Message | None:
         for name, value in _strings(b"%s%s}" % (b'{"id":', own)).items():
             _put(headers, name, value)
         return Message(topic, headers, a2b_base64(base64, strict_mode=True))
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
 
@@ -161,7 +162,7 @@ def _put(headers: dict[str, str], name: str, value: str) -> None:
     elif name in ("data", "data_base64"):
         raise ValueError(name)  # a second body: the slow way decides
     else:
-        headers[f"ce-{name}"] = value
+        headers[f"ce-{name.lower()}"] = value
 
 
 def _read(topic: str, document: dict[str, Any]) -> Message:
@@ -173,18 +174,18 @@ def _read(topic: str, document: dict[str, Any]) -> Message:
         elif name == "data":
             body = _text(raw, document)
         elif name == "datacontenttype":
-            headers[CONTENT_TYPE] = _decode(raw)
+            headers[CONTENT_TYPE] = _string(raw)
         elif name == _HEADERS:
-            headers |= _strings(_decode(raw))
+            headers |= _strings(_string(raw))
         elif (value := _decode(raw)) is not None:
-            headers[f"ce-{name}"] = value if isinstance(value, str) else bytes(raw).decode()
+            headers[f"ce-{name.lower()}"] = value if isinstance(value, str) else bytes(raw).decode()
     return Message(topic, headers, body)
 
 
 def _text(raw: msgspec.Raw, document: dict[str, Any]) -> bytes:
     """Return a `data` member as the body: as it stands if it is JSON, else the text that it is."""
     kind = document.get("datacontenttype")
-    if kind is None or _is_json(_decode(kind)):
+    if kind is None or _is_json(_string(kind)):
         return bytes(raw)
     value = _decode(raw)
     return value.encode() if isinstance(value, str) else bytes(raw)
@@ -201,6 +202,6 @@ def _is_whole(body: bytes) -> bool:
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
         body.decode()
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return True

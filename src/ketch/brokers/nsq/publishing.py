@@ -164,7 +164,9 @@ class Publishing:
         elif len(batch) > 1 and str(answer).startswith(_OF_ONE):
             for event in batch:
                 event.alone = True
-            self._sent.appendleft(batch)  # nsqd ends the connection now; on the next one each goes by itself
+            self._sent.appendleft(batch)
+            if self._connection is not None:  # nsqd ends it anyway; on the next one each goes by itself
+                self._connection.abort(str(answer))
         else:
             for event in batch:
                 event.fail(BrokerError(f"{self._config.location}: can't publish to {event.topic}: {answer}"))

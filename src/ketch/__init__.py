@@ -27,6 +27,7 @@ from .errors import (
 )
 from .message import Message
 from .options import Options
+from .request import Requester, RequestTopic
 from .retry import RetryPolicy
 from .service import Service
 from .settings import add_flags
@@ -54,6 +55,8 @@ __all__ = [
     "PermissionDenied",
     "Publisher",
     "Reject",
+    "RequestTopic",
+    "Requester",
     "ResourceExhausted",
     "Retry",
     "RetryPolicy",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -68,7 +70,7 @@ class Outcome(Enum):
     AGAIN = "again"  #: to be delivered again, to whichever member of the group
 
 
-class Delivery:
+class Delivery(Struct, eq=False):
     """A message as one subscription got it.
 
     Attributes:
@@ -79,14 +81,11 @@ class Delivery:
         raw: the driver's own object, for the plugin alone.
     """
 
-    __slots__ = ("attempt", "failures", "message", "raw", "retry_after")
-
-    def __init__(self, message: Message, attempt: int = 1, raw: object = None) -> None:
-        self.message = message
-        self.attempt = attempt
-        self.raw = raw
-        self.failures = 0
-        self.retry_after = 0.0
+    message: Message
+    attempt: int = 1
+    raw: object = None
+    failures: int = 0
+    retry_after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

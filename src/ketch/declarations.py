@@ -11,6 +11,9 @@ from .broker import DEAD_LETTERS
 from .consumer import Consumer, Terms
 from .declared import Declared
 from .errors import ConfigurationError
+from .replier import Replier
+from .request import Requester, RequestTopic
+from .retry import ONCE
 from .signature import check_handler
 from .topic import Publisher, Topic
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from .topic import Promise
 
 T = TypeVar("T")
+Q = TypeVar("Q")
+P = TypeVar("P")
 
 Handler: TypeAlias = Callable[[T], Awaitable[None]]
 
@@ -134,6 +139,57 @@ class Declarations:
             self._check_stopped()
             check_handler(topic, handler, batch=asked.batch is not None)
             self._declared.add_consumer(Consumer(topic, handler, asked))
+            return handler
+
+        return register
+
+    def requester(self, topic: RequestTopic[Q, P]) -> Requester[Q, P]:
+        """Declare that this service makes requests over the broker; the requester works while the service runs."""
+        self._check_stopped()
+        requester = Requester(topic)
+        self._declared.requesters.append(requester)
+        return requester
+
+    def reply(
+        self,
+        topic: RequestTopic[Q, P],
+        *,
+        group: str | None = SHARED,
+        concurrency: int = 64,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Callable[[Callable[[Q], Awaitable[P]]], Callable[[Q], Awaitable[P]]]:
+        """Answer a topic's requests with what the decorated `async def handler(request)` returns.
+
+        A `StatusError` that it raises reaches the requester as itself, anything else as `Unknown`.
+
+        Args:
+            topic: what to answer.
+            group: who shares the requests, as in `subscribe`.
+            concurrency: how many requests may be in hand at a time.
+            timeout: seconds after which a handler is cancelled, and the requester gets `DeadlineExceeded`.
+            retry: how a failure is followed up before the requester is told; by default it is told at once.
+
+        Raises:
+            HandlerError: the handler's signature doesn't fit the topic.
+            ConfigurationError: another handler of this service subscribes to the topic in the same group.
+        """
+        named = self.name if group == SHARED else group
+
+        def register(handler: Callable[[Q], Awaitable[P]]) -> Callable[[Q], Awaitable[P]]:
+            self._check_stopped()
+            check_handler(topic, handler)
+            replier = Replier(topic, handler)
+            terms = Terms(
+                named,
+                concurrency,
+                timeout,
+                retry or ONCE,
+                dead_letters=None,
+                refused=replier.refuse,
+            )
+            self._declared.add_consumer(Consumer(topic, replier, terms))
+            self._declared.repliers.append(replier)
             return handler
 
         return register

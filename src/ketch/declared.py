@@ -13,6 +13,8 @@ from .health import Health
 if TYPE_CHECKING:
     from .call import Middleware
     from .consumer import Consumer
+    from .replier import Replier
+    from .request import Requester
     from .rpc import Servicer
     from .topic import Publisher
 
@@ -27,6 +29,8 @@ class Declared:
     servicers: list[Servicer] = field(default_factory=list)
     consumers: list[Consumer[Any]] = field(default_factory=list)
     publishers: list[Publisher[Any]] = field(default_factory=list)
+    requesters: list[Requester[Any, Any]] = field(default_factory=list)
+    repliers: list[Replier[Any, Any]] = field(default_factory=list)
     lifespans: list[Lifespan] = field(default_factory=list)
     health: Health = field(default_factory=Health)
 
@@ -51,7 +55,11 @@ class Declared:
         Raises:
             ConfigurationError: there is none.
         """
-        found = [consumer for consumer in self.consumers if consumer.handler is handler]
+        found = [consumer for consumer in self.consumers if handler in (consumer.handler, _replying(consumer.handler))]
         if not found:
             raise ConfigurationError(f"{handler!r} handles no topic of this service")
         return found
+
+
+def _replying(handler: object) -> object:
+    return getattr(handler, "handler", None)

@@ -12,6 +12,7 @@ from .client import Client
 from .errors import CapabilityError, KetchError, RegistryError
 from .plugins import Plugins
 from .registry import Instance
+from .request import Replies
 from .server import routes
 from .standard.servicers import standard
 
@@ -84,6 +85,7 @@ class Lifecycle:
             with _said_which_brokers_can():
                 publisher.bind(options.broker, options.codecs, source=options.name, middleware=declared.middleware)
             stack.callback(publisher.unbind)
+        self._bind_requests(stack)
         for lifespan in declared.lifespans:
             await stack.enter_async_context(lifespan())
         stack.push_async_callback(self._drain)
@@ -100,9 +102,24 @@ class Lifecycle:
         stack.callback(declared.health.leave)
         declared.health.serve()
 
+    def _bind_requests(self, stack: AsyncExitStack) -> None:
+        options, declared = self.options, self._declared
+        for replier in declared.repliers:
+            replier.bind(options.broker, options.codecs, source=options.name)
+            stack.callback(replier.unbind)
+        if declared.requesters:
+            replies = Replies(options.broker, options.codecs, options.id)
+            stack.push_async_callback(replies.close)
+            for requester in declared.requesters:
+                requester.bind(replies, source=options.name, timeout=options.request_timeout)
+                stack.callback(requester.unbind)
+
     async def _start_health(self) -> None:
         declared = self._declared
-        probes = {f"topic:{consumer.topic.name}": partial(_trouble, consumer) for consumer in declared.consumers}
+        by_topic: dict[str, list[Consumer[Any]]] = {}
+        for consumer in declared.consumers:
+            by_topic.setdefault(f"topic:{consumer.topic.name}", []).append(consumer)
+        probes = {name: partial(_trouble, consumers) for name, consumers in by_topic.items()}
         await declared.health.start(frozenset(servicer.contract for servicer in declared.servicers), probes)
 
     def _routes(self) -> dict[str, Route]:
@@ -181,8 +198,8 @@ class Lifecycle:
         )
 
 
-def _trouble(consumer: Consumer[Any]) -> str:
-    return consumer.trouble
+def _trouble(consumers: list[Consumer[Any]]) -> str:
+    return next((trouble for consumer in consumers if (trouble := consumer.trouble)), "")
 
 
 @contextmanager

@@ -12,8 +12,10 @@ import itertools
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from msgspec import Struct
 
 from .errors import ConfigurationError
 
@@ -33,16 +35,16 @@ EDITION = "ketch-edition"
 
 SPEC_VERSION = "1.0"
 
+V = TypeVar("V")
 
-class Message:
+
+class Message(Struct, eq=False):
     """One event: `topic`, `headers` (lower-case names) and `body`. Treat it as immutable."""
 
-    __slots__ = ("body", "headers", "topic")
-
-    def __init__(self, topic: str, headers: Mapping[str, str], body: bytes) -> None:
-        self.topic = topic
-        self.headers = headers
-        self.body = body
+    # A struct, as Delivery is: there is one for each event, and C makes it in a third of the time.
+    topic: str
+    headers: Mapping[str, str]
+    body: bytes
 
     @property
     def id(self) -> str:
@@ -98,6 +100,10 @@ class LazyHeaders(Mapping[str, str]):
 
     _all: dict[str, str] | None
 
+    #: What stands for the headers that this event shares with others of its publisher, the same object for each of
+    #: them, so that what follows from these headers need be found out only once; None where that isn't known.
+    origin: object = None
+
     @abstractmethod
     def _parse(self) -> dict[str, str]:
         """Return all headers."""
@@ -115,6 +121,56 @@ class LazyHeaders(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._made())
+
+    def keys(self) -> KeysView[str]:
+        """Return the names."""
+        return self._made().keys()
+
+    def items(self) -> ItemsView[str, str]:
+        """Return names and values."""
+        return self._made().items()
+
+
+class Stamped(LazyHeaders):
+    """The headers of an event that is published: those that its publisher's events share, and its own id and time.
+
+    Attributes:
+        shared: the shared ones, the same object for each event of a publisher, which nobody changes.
+        id, time: `ce-id` and `ce-time`.
+    """
+
+    __slots__ = ("id", "shared", "time")
+
+    def __init__(self, shared: Mapping[str, str]) -> None:
+        self.shared = shared
+        self.id = new_id()
+        self.time = now()
+        self._all = None
+
+    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+        """Return a header's value."""
+        return self.id if name == "ce-id" else self.time if name == "ce-time" else self.shared.get(name, default)
+
+    def _parse(self) -> dict[str, str]:
+        return {**self.shared, "ce-id": self.id, "ce-time": self.time}
+
+
+class BySharedHeaders(Generic[V]):
+    """What a plugin made of shared headers, so that it is made once for each publisher; bounded."""
+
+    def __init__(self, make: Callable[[Mapping[str, str]], V], most: int = 1024) -> None:
+        self._make = make
+        self._most = most
+        self._made: dict[int, tuple[Mapping[str, str], V]] = {}
+
+    def __getitem__(self, shared: Mapping[str, str]) -> V:
+        entry = self._made.get(id(shared))
+        if entry is not None:  # its mapping is held, so the id is still that one's
+            return entry[1]
+        made = self._make(shared)
+        if len(self._made) < self._most:
+            self._made[id(shared)] = (shared, made)
+        return made
 
 
 def event_headers(*, source: str, type: str, content_type: str) -> dict[str, str]:  # noqa: A002 - CloudEvents' word

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 from .call import Call, Kind, compose
 from .codec import JSON, PROTOBUF
 from .errors import CapabilityError, ConfigurationError, NotRunning
-from .message import KEY, Message, event_headers, own_metadata, stamp
+from .message import KEY, Message, Stamped, event_headers, own_metadata, stamp
 from .pattern import is_pattern
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class Topic(Generic[T]):
 
     Args:
         name: the topic's name at the broker, such as `user.created`.
-        type_: the payload's class: a generated protobuf message, a dataclass, `dict`, …
+        type_: the payload's class: a generated protobuf message, a dataclass, `dict`, …; `Message` for subscribers that
+            want events as they come, of whatever type.
         content_type: how publishers encode it; by default protobuf for protobuf messages and JSON for the rest.
             Subscribers decode whatever content type an event says it has.
         delivery: the promise that publishers and subscribers of the topic rely on; a service doesn't start on a broker
@@ -85,6 +86,8 @@ class Publisher(Generic[T]):
     def __init__(self, topic: Topic[T]) -> None:
         if topic.is_pattern:
             raise ConfigurationError(f"{topic.name} is a pattern of topics, which can only be subscribed to")
+        if topic.type is Message:
+            raise ConfigurationError(f"{topic.name} is of any type, so it can only be subscribed to")
         self.topic = topic
         self._key = topic.key
         self._broker: Broker | None = None
@@ -143,11 +146,12 @@ class Publisher(Generic[T]):
         if delay or at is not None:
             delay = _delay(broker, self.topic.name, delay, at)
         body = self._encode(payload)
+        if self._chain is None and not (key or metadata or delay) and self._key is None:
+            await broker.publish(Message(self.topic.name, Stamped(self._shared), body))
+            return
         headers = stamp(self._shared)
         if key or self._key is not None:
-            key = key or str(self._key(payload))  # type: ignore[misc]  # one of the two is there
-            _check_key(key)
-            headers[KEY] = key
+            headers[KEY] = checked_key(key or str(self._key(payload)))  # type: ignore[misc]  # one of the two is there
         if self._chain is not None:
             message = Message(self.topic.name, headers, body)
             call = Call(Kind.PUBLISH, self.topic.name, payload, dict(metadata or {}), message=message)
@@ -156,8 +160,7 @@ class Publisher(Generic[T]):
             return
         if metadata:
             headers.update(own_metadata(metadata))
-        message = Message(self.topic.name, headers, body)
-        await (broker.publish(message, delay=delay) if delay else broker.publish(message))
+        await broker.publish(Message(self.topic.name, headers, body), delay=delay)
 
     async def _publish_call(self, call: Call) -> object:
         message: Any = call.message
@@ -176,15 +179,31 @@ def _delay(broker: Broker, topic: str, delay: float, at: datetime | None) -> flo
         if at.tzinfo is None:
             raise ConfigurationError(f"{topic}: at={at.isoformat()} has no time zone; datetime.now(UTC) has")
         delay = max(0.0, at.timestamp() - time.time())
+    return check_delay(broker, topic, delay)
+
+
+def check_delay(broker: Broker, topic: str, delay: float) -> float:
+    """Return a delay that the broker can do.
+
+    Raises:
+        CapabilityError: it can't hold an event back, or not for so long.
+        ConfigurationError: it isn't a time.
+    """
     if not 0 <= delay < math.inf:
         raise ConfigurationError(f"{topic}: a delay of {delay} seconds")
     most = broker.capabilities.max_delay
     if delay > most:
         can = f"holds events back for at most {most:g} s" if most else "can't hold events back"
-        raise CapabilityError(f"{topic}: a delay of {delay:.0f} s; broker {broker.name} {can}")
+        raise CapabilityError(f"{topic}: a delay of {delay:.0f} s; broker {broker.name} {can}", "max_delay")
     return delay
 
 
-def _check_key(key: str) -> None:
+def checked_key(key: str) -> str:
+    """Return a key that can travel.
+
+    Raises:
+        ConfigurationError: it can't.
+    """
     if not key.isprintable() or len(key) > _KEY or key != key.strip():
         raise ConfigurationError(f"a key is printable, at most {_KEY} characters, without white space around it")
+    return key

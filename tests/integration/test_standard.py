@@ -130,8 +130,8 @@ async def test_a_service_whose_broker_is_away_is_not_serving_until_it_is_back(ca
 
 async def test_a_service_whose_consumer_died_is_not_serving(service, stock):
     consumer = service._declared.consumers[0]
-    consumer._workers[0].cancel()
-    await asyncio.wait(consumer._workers)
+    consumer._task.cancel()
+    await asyncio.wait({consumer._task})
     assert await check(stock) == NOT_SERVING
     assert "handles no events of consignment.created" in service.health.trouble()
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "call": "call a method and print the reply",
     "publish": "publish an event",
     "tail": "print a topic's events as they come",
+    "dead": "events that could not be handled: list, show, replay, drop",
     "services": "list the services that run",
     "health": "ask services whether they do their work",
     "topics": "list the topics that are subscribed to",

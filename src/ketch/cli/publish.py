@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from .. import settings
 from ..codec import JSON
-from ..message import Message, event_headers, own_metadata, stamp
+from ..errors import ConfigurationError
+from ..message import KEY, Message, event_headers, own_metadata, stamp
 from ..options import Options, build
-from ..topic import Topic
+from ..topic import Topic, check_delay, checked_key
+from .connection import connected
 from .output import body, checked_json, pairs, positive
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("--content-type", default=JSON, help="what the body is (default: %(default)s)")
     add("--type", default="", help="the event's ce-type, such as shippy.user.v1.User (default: the topic)")
     add("--metadata", action="append", default=[], metavar="NAME=VALUE", help="send along; repeatable")
+    add("--key", default="", help="events of one key are handled in order")
+    add("--delay", type=float, default=0.0, metavar="SECONDS", help="deliver it so much later, where the broker can")
     add("--count", type=positive, default=1, help="how many times, each as an event of its own (default: 1)")
     settings.add_flags(parser)
     parser.set_defaults(run=run)
@@ -33,7 +36,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Publish, and return when the broker has it."""
-    Topic(arguments.topic, dict)  # refuses what is no topic's name
+    if Topic(arguments.topic, dict).is_pattern:  # it refuses what is no topic's name
+        raise ConfigurationError(f"{arguments.topic} is a pattern of topics, which can only be subscribed to")
     payload = body(arguments.body)
     if arguments.content_type == JSON:
         checked_json(payload)
@@ -42,17 +46,19 @@ def run(arguments: argparse.Namespace) -> int:
         source="ketch.cli", type=arguments.type or arguments.topic, content_type=arguments.content_type
     )
     options = build(settings.read(arguments), {"server_name": "ketch.cli"})
-    asyncio.run(_publish(options, arguments.topic, {**shared, **metadata}, payload, arguments.count))
+    headers = {**shared, **metadata}
+    if arguments.key:
+        headers[KEY] = checked_key(arguments.key)
+    asyncio.run(_publish(options, arguments.topic, headers, payload, arguments.count, arguments.delay))
     events = "1 event" if arguments.count == 1 else f"{arguments.count} events"
     print(f"Published {events} to {arguments.topic} by broker {options.broker.name}")
     return 0
 
 
-async def _publish(options: Options, topic: str, shared: dict[str, str], payload: bytes, count: int) -> None:
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(options.registry)
-        await stack.enter_async_context(options.transport)
-        stack.push_async_callback(options.broker.close)
-        await options.broker.open(options.site())
+async def _publish(
+    options: Options, topic: str, shared: dict[str, str], payload: bytes, count: int, delay: float
+) -> None:
+    async with connected(options) as broker:
+        check_delay(broker, topic, delay)
         for _ in range(count):
-            await options.broker.publish(Message(topic, stamp(shared), payload))
+            await broker.publish(Message(topic, stamp(shared), payload), delay=delay)

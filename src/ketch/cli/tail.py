@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from .. import settings
+from ..broker import Outcome
+from ..errors import CapabilityError
 from ..logs import configure
 from ..options import Options, build
+from ..plugins import Plugins
+from .connection import connected
 from .output import positive
 from .show import Show
 
@@ -27,6 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add("topic")
     add("--group", help="share the events with a group instead of seeing them all: takes them away from its members")
     add("--count", type=positive, help="end after so many events")
+    add("--since", type=float, metavar="SECONDS", help="begin so long ago, where the broker keeps events")
     add("--type", default="", metavar="MODULE:CLASS", help="a protobuf class to decode bodies with")
     add("--json", action="store_true", help="one JSON object a line")
     settings.add_flags(parser)
@@ -38,25 +44,31 @@ def run(arguments: argparse.Namespace) -> int:
     show = Show(arguments.type, as_json=arguments.json)
     options = build(settings.read(arguments), {"server_name": "ketch.cli"})
     configure("WARNING")
-    asyncio.run(_tail(options, arguments.topic, arguments.group, arguments.count, show))
+    since = None if arguments.since is None else time.time() - arguments.since
+    if since is not None and not options.broker.capabilities.replay:
+        others = ", ".join(Plugins().brokers_that("replay")) or "none that is installed"
+        raise CapabilityError(f"broker {options.broker.name} can't look back; those that can: {others}")
+    asyncio.run(_tail(options, arguments.topic, arguments.group, arguments.count, since, show))
     return 0
 
 
 async def _tail(
-    options: Options, topic: str, group: str | None, count: int | None, show: Callable[[Message], str]
+    options: Options,
+    topic: str,
+    group: str | None,
+    count: int | None,
+    since: float | None,
+    show: Callable[[Message], str],
 ) -> None:
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(options.registry)
-        await stack.enter_async_context(options.transport)
-        stack.push_async_callback(options.broker.close)
-        await options.broker.open(options.site())
-        subscription = await options.broker.subscribe(topic, group=group)
+    async with connected(options) as broker, AsyncExitStack() as stack:
+        subscription = await broker.subscribe(topic, group=group, since=since)
         stack.push_async_callback(subscription.close)
-        print(f"Listening to {topic} by broker {options.broker.name} {options.broker.location}", file=sys.stderr)
+        print(f"Listening to {topic} by broker {broker.name} {broker.location}", file=sys.stderr)
         seen = 0
         while count is None or seen < count:
             for delivery in await subscription.receive():
                 print(show(delivery.message), flush=True)
+                await subscription.settle([(delivery, Outcome.DONE)])
                 seen += 1
                 if seen == count:
                     break

@@ -202,6 +202,8 @@ class Handling(Generic[T]):
         """Put a delivery with the dead letters, however long the broker takes to be back; or give it back."""
         if error is _NOT_OURS:
             return Outcome.DONE
+        if self.terms.refused is not None:
+            await self.terms.refused(delivery.message, error)
         tries = 0
         while True:
             tries += 1

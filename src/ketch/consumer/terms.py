@@ -9,9 +9,10 @@ from ..broker import DEAD_LETTERS
 from ..errors import CapabilityError, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ..broker import Broker
+    from ..message import Message
     from ..retry import RetryPolicy
     from ..topic import Promise, Topic
 
@@ -31,6 +32,8 @@ class Terms:
     prefetch: int | None = None
     since: float | None = None
     delivery: Promise | None = None
+    #: Told of each event that is given up, before it goes to the dead letters.
+    refused: Callable[[Message, BaseException], Awaitable[None]] | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without a broker."""

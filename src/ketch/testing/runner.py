@@ -6,10 +6,12 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from uuid import uuid4
 
 from ..client import Client
 from ..consumer import Consumer
 from ..options import Options, build
+from ..request import Replies, Requester, RequestTopic
 from ..settings import read
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="Stub")
 T = TypeVar("T")
+Q = TypeVar("Q")
+P = TypeVar("P")
 
 _worlds = count(1)
 
@@ -68,6 +72,15 @@ class App:
     async def publish(self, topic: Topic[T], payload: T, *, metadata: Mapping[str, str] | None = None) -> None:
         """Publish one event."""
         await (await self.publisher(topic)).publish(payload, metadata=metadata)
+
+    async def requester(self, topic: RequestTopic[Q, P]) -> Requester[Q, P]:
+        """Return a requester that the services under test answer."""
+        await self.client.connect_broker()
+        replies = Replies(self._options.broker, self._options.codecs, uuid4().hex)
+        self._stack.push_async_callback(replies.close)
+        requester = Requester(topic)
+        requester.bind(replies, source=self._options.name, timeout=self._options.request_timeout)
+        return requester
 
     async def watch(self, topic: Topic[T]) -> Watch[T]:
         """Watch a topic: every event published from now on."""

@@ -12,9 +12,9 @@ from google.protobuf.message import DecodeError
 from ...broker import Delivery
 from ...errors import InvalidArgument
 from ...transport import Request, Route, Stream
-from .direct_pb2 import Batch, Receipt
+from .direct_pb2 import Receipt
 from .peer import DELIVER
-from .wire import messages
+from .reading import Arrival, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,22 +30,22 @@ _MOST = 65_536
 _COMPLAIN = 10.0
 
 
-class _Arrivals(Collection[Delivery]):
+class _Deliveries(Collection[Delivery]):
     """A batch as deliveries, which are made when a consumer takes them: those that wait cost little but their bytes.
 
     Each time they are new ones, since a delivery is one subscription's own.
     """
 
-    __slots__ = ("_batch",)
+    __slots__ = ("_arrival",)
 
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
+    def __init__(self, arrival: Arrival) -> None:
+        self._arrival = arrival
 
     def __len__(self) -> int:
-        return len(self._batch.events)
+        return self._arrival.count
 
     def __iter__(self) -> Iterator[Delivery]:
-        return map(Delivery, messages(self._batch))
+        return map(Delivery, self._arrival.messages())
 
     def __contains__(self, delivery: object) -> bool:
         return False  # there are none before they are taken
@@ -58,19 +58,20 @@ class Inbox:
         self.mailboxes: dict[str, Mailbox] = {}
         self.publishers = 0
         self._garbage = 0
+        self._reader = Reader()
         self._complained = -_COMPLAIN
 
     def routes(self) -> Mapping[str, Route]:
         """Return what a listener serves."""
         return {DELIVER: Route(stream=self._deliver)}
 
-    async def _put(self, batch: Batch, size: int) -> None:
+    async def _put(self, batch: Arrival, size: int) -> None:
         # An id that has left is no error. Each is looked at once, however often a publisher names it.
         mailboxes = [self.mailboxes[id_] for id_ in self.mailboxes.keys() & batch.subscriptions]
-        arrivals = _Arrivals(batch)
+        deliveries = _Deliveries(batch)
         for mailbox in mailboxes:
-            if mailbox.topic == batch.topic and not mailbox.offer(arrivals, size):
-                await mailbox.offer_patiently(arrivals, size)
+            if mailbox.topic == batch.topic and not mailbox.offer(deliveries, size):
+                await mailbox.offer_patiently(deliveries, size)
 
     async def _deliver(self, request: Request, stream: Stream) -> None:
         taken = 0
@@ -79,20 +80,20 @@ class Inbox:
             while (body := await stream.receive()) is not None:
                 batch = self._decode(request, body)
                 await self._put(batch, len(body))
-                taken += len(batch.events)
+                taken += batch.count
             await stream.send(Receipt(events=taken).SerializeToString())
         finally:
             self.publishers -= 1
 
-    def _decode(self, request: Request, body: bytes) -> Batch:
+    def _decode(self, request: Request, body: bytes) -> Arrival:
         try:
-            batch = Batch.FromString(body)
+            batch = self._reader.read(body)
         except DecodeError as error:
             self._complain(request)
             raise InvalidArgument(f"{len(body)} bytes are no batch of events") from error
-        if len(batch.events) > _MOST:
+        if batch.count > _MOST:
             self._complain(request)
-            raise InvalidArgument(f"{len(batch.events)} events in one batch are over the limit of {_MOST}")
+            raise InvalidArgument(f"{batch.count} events in one batch are over the limit of {_MOST}")
         return batch
 
     def _complain(self, request: Request) -> None:

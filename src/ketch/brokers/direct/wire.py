@@ -13,11 +13,11 @@ from datetime import date, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from ...message import CONTENT_TYPE, LazyHeaders, Message
+from ...message import CONTENT_TYPE, BySharedHeaders, LazyHeaders, Message, Stamped
 from .direct_pb2 import Batch, CloudEvent, CloudEventAttributeValue, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 #: Headers of an event without metadata of its publisher's: what the fast path knows.
 _PLAIN = 6
@@ -75,24 +75,29 @@ class Encoder:
     def __init__(self) -> None:
         self._lengths = _Varints()
         self._shared: dict[tuple[str, ...], bytes] = {}
+        self._stamped = BySharedHeaders(self.block)
         self._time: tuple[str | None, bytes] = (None, b"")
 
     def encode(self, message: Message) -> bytes:
         """Return one message as an entry of `Batch.events`, tag and length included."""
         headers = message.headers
-        try:
-            common, id_, stamp = _common(headers), headers["ce-id"].encode(), headers["ce-time"]
-        except KeyError:
-            return self._encode_any(message)
-        if len(headers) != _PLAIN:
-            return self._encode_any(message)
+        if type(headers) is Stamped:
+            block, id_, stamp = self._stamped[headers.shared], headers.id.encode(), headers.time
+        else:
+            try:
+                common, id_, stamp = _common(headers), headers["ce-id"].encode(), headers["ce-time"]
+            except KeyError:
+                return self._encode_any(message)
+            if len(headers) != _PLAIN:
+                return self._encode_any(message)
+            block = self._shared.get(common) or self._share(common)
         lengths, body = self._lengths, message.body
         event = b"".join(
             (
                 _ID,
                 lengths[len(id_)],
                 id_,
-                self._shared.get(common) or self._share(common),
+                block,
                 self._time[1] if stamp == self._time[0] else self._time_of(stamp),
                 _BINARY_DATA,
                 lengths[len(body)],
@@ -101,6 +106,10 @@ class Encoder:
         )
         inner = lengths[len(event)]
         return b"".join((_BATCH_EVENT, lengths[1 + len(inner) + len(event)], _EVENT_EVENT, inner, event))
+
+    def block(self, shared: Mapping[str, str]) -> bytes:
+        """Return what all events with these headers have in common."""
+        return self._share(_common(shared))
 
     def _share(self, common: tuple[str, ...]) -> bytes:
         source, type_, spec_version, content_type = common
@@ -212,15 +221,16 @@ class _Headers(LazyHeaders):
         return self._made().get(name, default)
 
     def _parse(self) -> dict[str, str]:
-        return _headers(self._event)
+        # What is said twice is said by the field of its own: neither attributes nor metadata can overrule it.
+        headers = {name.lower(): value for name, value in self._event.metadata.items()}
+        for name in [name for name in headers if name.startswith("ce-") or name == CONTENT_TYPE]:
+            del headers[name]
+        return {**headers, **headers_of(self._cloud)}
 
 
-def _headers(event: Event) -> dict[str, str]:
-    # What is said twice is said by the field of its own: neither attributes nor metadata can overrule it.
-    cloud = event.event
-    headers = {name.lower(): value for name, value in event.metadata.items()}
-    for name in [name for name in headers if name.startswith("ce-") or name == CONTENT_TYPE]:
-        del headers[name]
+def headers_of(cloud: CloudEvent) -> dict[str, str]:
+    """Return an event's attributes as headers."""
+    headers: dict[str, str] = {}
     for name, value in cloud.attributes.items():
         headers[CONTENT_TYPE if name == "datacontenttype" else f"ce-{name.lower()}"] = _text(value)
     required = (

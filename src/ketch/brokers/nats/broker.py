@@ -19,6 +19,8 @@ from .subscription import NatsSubscription
 from .wire import Reader, Sink, Writer, round_trip
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nats.aio.msg import Msg
 
     from ...message import Message
@@ -42,15 +44,16 @@ class NatsBroker(Broker):
     name = "nats"
     capabilities: ClassVar[Capabilities] = Capabilities(ordered=True, wildcards=True, max_message_size=1024 * 1024)
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, reconnected: Callable[[], None] | None = None) -> None:
         self._config = config
+        self._reconnected = reconnected
         self._client: Client | None = None
         self._connected = asyncio.Event()
         self._refusals: deque[str] = deque(maxlen=64)
         self._subjects: set[str] = set()
         self._trouble = ""
         self._subscriptions: list[NatsSubscription] = []
-        self._sinks: dict[int, Sink] = {}
+        self.sinks: dict[int, Sink] = {}
         self._writer = Writer()
         self._closing = False
         self._wrap = config.envelope == "go-micro"
@@ -81,7 +84,7 @@ class NatsBroker(Broker):
         self._connected = asyncio.Event()
         self._trouble = ""
         client = Client()
-        client._ps = Reader(client, self._sinks)  # noqa: SLF001 - see wire.py and decision 3
+        client._ps = Reader(client, self.sinks)  # noqa: SLF001 - see wire.py and decision 3
         try:
             async with asyncio.timeout(self._config.connect_timeout):
                 await self._connect(client, site.service)
@@ -91,6 +94,44 @@ class NatsBroker(Broker):
             raise self._refused(error) from error
         self._connected.set()
         self._client = client
+
+    # what JetStream needs of the connection
+
+    @property
+    def client(self) -> Client:
+        """The driver's client.
+
+        Raises:
+            BrokerUnavailable: the broker isn't open.
+        """
+        return self._open_client()
+
+    async def listen(self, subject: str, sink: Sink) -> None:
+        """Have what comes on a subject handed to a sink, until the broker is closed."""
+        client = self._open_client()
+        driver = await client.subscribe(subject, cb=_unexpected)
+        self.sinks[driver._id] = sink  # noqa: SLF001 - the id that messages come with
+
+    async def check(self, topic: str) -> None:
+        """Check a subject to publish to, and wait for a connection that was lost.
+
+        Raises:
+            BrokerUnavailable: it doesn't come back within the timeout.
+            BrokerError: it is no subject.
+        """
+        client = self._open_client()
+        if topic not in self._subjects:
+            self._check_subject(topic)
+        if not client.is_connected:
+            await self._reconnection(topic)
+
+    async def send(self, command: bytes) -> None:
+        """Hand a command to the driver, which writes it within this turn of the event loop."""
+        client = self._open_client()
+        await client._send_command(command)  # noqa: SLF001 - as its `publish` ends
+        flusher = client._flush_queue  # noqa: SLF001
+        if flusher is not None and flusher.empty():
+            await client._flush_pending()  # noqa: SLF001
 
     async def _connect(self, client: Client, name: str) -> None:
         await client.connect(
@@ -117,10 +158,8 @@ class NatsBroker(Broker):
     async def publish(self, message: Message, *, delay: float = 0.0) -> None:  # noqa: ARG002 - it declares no delay
         """Hand the event to the driver, which writes it within this turn of the event loop."""
         client = self._open_client()
-        if message.topic not in self._subjects:
-            self._check_subject(message.topic)
-        if not client.is_connected:
-            await self._reconnection(message.topic)
+        if message.topic not in self._subjects or not client.is_connected:
+            await self.check(message.topic)
         command = None if self._wrap else self._writer.command(message)
         if command is None or len(command) > client.max_payload:
             await self._publish_any(client, message)
@@ -171,7 +210,7 @@ class NatsBroker(Broker):
         self._refusals.clear()
         try:
             driver = await client.subscribe(topic, queue=group or "", cb=_unexpected)
-            subscription.attach(client, driver, self._sinks)
+            subscription.attach(client, driver, self.sinks)
             await round_trip(client, self._config.timeout)
         except (errors.BadSubjectError, ValueError) as error:
             raise SubscriptionRefused(f"{self.location}: {topic} is no subject: {error}") from error
@@ -194,7 +233,7 @@ class NatsBroker(Broker):
         self._closing = True
         await asyncio.gather(*(subscription.close() for subscription in self._subscriptions))
         self._subscriptions.clear()
-        self._sinks.clear()
+        self.sinks.clear()
         if client.is_connected:
             try:
                 await round_trip(client, self._config.timeout)
@@ -238,6 +277,8 @@ class NatsBroker(Broker):
     async def _on_reconnect(self) -> None:
         self._connected.set()
         log.warning("nats: %s is back; subscriptions go on", self.location)
+        if self._reconnected is not None:
+            self._reconnected()
 
     async def _on_close(self) -> None:
         if self._closing:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "127.0.0.1:4222"
 ENVELOPES = ("cloudevents", "go-micro")
-_OPTIONS = ("timeout", "connect_timeout", "envelope", "tls", "tls_ca", "tls_cert", "tls_key", "credentials")
+OPTIONS = ("timeout", "connect_timeout", "envelope", "tls", "tls_ca", "tls_cert", "tls_key", "credentials")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Config:
         Raises:
             ConfigurationError: an option is unknown or wrong.
         """
-        url.only(*_OPTIONS)
+        url.only(*OPTIONS)
         envelope = url.options.get("envelope", ENVELOPES[0])
         if envelope not in ENVELOPES:
             raise ConfigurationError(f"nats: envelope is {' or '.join(ENVELOPES)}, not {envelope!r}")

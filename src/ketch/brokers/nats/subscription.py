@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ...message import Message
-    from .wire import Sink
+    from .wire import Received, Sink
 
 log = logging.getLogger("ketch.broker")
 
@@ -43,10 +43,10 @@ class NatsSubscription(Mailbox):
         self._sinks = sinks
         sinks[driver._id] = self.take  # noqa: SLF001 - the id that messages come with
 
-    async def take(self, batch: list[tuple[str, Any, bytes]]) -> None:
+    async def take(self, batch: list[Received]) -> None:
         """Take messages as they came over the connection."""
         read = self._read
-        deliveries = [Delivery(read(subject, headers, data)) for subject, headers, data in batch]
+        deliveries = [Delivery(read(subject, headers, data)) for subject, headers, data, _ in batch]
         if not self.offer(deliveries):
             await self.offer_patiently(deliveries)
 

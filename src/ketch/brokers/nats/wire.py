@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-from ...message import CONTENT_TYPE, SPEC_VERSION, LazyHeaders
+from ...message import CONTENT_TYPE, SPEC_VERSION, BySharedHeaders, LazyHeaders, Stamped
 
 if TYPE_CHECKING:
     from ...message import Message
 
-#: Takes the messages of one subscription: subject, headers (None without any), payload of each.
-Sink: TypeAlias = Callable[[list[tuple[str, "RawHeaders | None", bytes]]], Awaitable[None]]
+#: A message as it came: subject, headers (None without any), payload, where to reply to (b"" for nowhere).
+Received: TypeAlias = tuple[str, "RawHeaders | None", bytes, bytes]
+
+#: Takes the messages of one subscription.
+Sink: TypeAlias = Callable[[list[Received]], Awaitable[None]]
 
 _HEADER_LINE = b"NATS/1.0\r\n"
+_END = b"\r\n"
 
 #: Longest line of the protocol that is no payload (the server's own limit, `max_control_line`, is 4096 by default).
 _MAX_LINE = 64 * 1024
@@ -54,6 +58,8 @@ class RawHeaders(LazyHeaders):
     def get(self, name: str, default: Any = None) -> Any:
         """Return a header's value."""
         if self._all is None:
+            if name.startswith("ketch-") and name.encode() not in self._raw:
+                return default  # it is asked of each event, and nearly none has it
             shared, found, _ = self._raw.partition(b"\r\nce-id: ")
             if found:
                 known = self._known.get(shared)
@@ -68,13 +74,21 @@ class RawHeaders(LazyHeaders):
     def _parse(self) -> dict[str, str]:
         return parse_headers(self._raw)
 
+    @property
+    def status(self) -> str:
+        """What follows the version in the first line: `404 No Messages`; "" for an ordinary message."""
+        return self._raw[len(b"NATS/1.0 ") : self._raw.find(b"\r\n")].decode("utf-8", "replace")
+
 
 def parse_headers(raw: bytes) -> dict[str, str]:
-    """Parse `NATS/1.0`, lines of `Name: value`, the empty line. What is no UTF-8 is replaced, other lines skipped."""
+    """Parse `NATS/1.0`, lines of `Name: value`, the empty line. What is no UTF-8 is replaced, other lines skipped.
+
+    The server's own, `Nats-…`, are left out.
+    """
     headers: dict[str, str] = {}
     for line in raw.decode("utf-8", "replace").split("\r\n")[1:]:
         name, colon, value = line.partition(":")
-        if colon:
+        if colon and not name.startswith("Nats-"):
             headers.setdefault(name.strip().lower(), value.strip())
     return headers
 
@@ -84,10 +98,49 @@ class Writer:
 
     def __init__(self) -> None:
         self._shared: dict[tuple[str, str, str], bytes] = {}
+        self._stamped = BySharedHeaders(self._block)
 
     def command(self, message: Message) -> bytes | None:
         """Return the command, or None for a message that isn't plain, which the driver can write."""
         headers = message.headers
+        if type(headers) is Stamped:
+            shared = self._stamped[headers.shared]
+            if not shared:
+                return None
+            # Id and time are our own: plain ASCII.
+            own = f"ce-id: {headers.id}\r\nce-time: {headers.time}\r\n\r\n".encode()
+            body = message.body
+            size = len(shared) + len(own)
+            return b"".join((f"HPUB {message.topic} {size} {size + len(body)}\r\n".encode(), shared, own, body, _END))
+        return self._command(message, headers)
+
+    def confirmed(self, message: Message, reply: str, extra: str = "") -> bytes:
+        """Return the command of an event whose taking the server is to confirm to `reply`.
+
+        Args:
+            message: the event; the server drops another one of the same `dedup_id` within its window.
+            reply: a subject of ours.
+            extra: lines of headers, each with its end.
+        """
+        headers = message.headers
+        tail = f"Nats-Msg-Id: {message.dedup_id}\r\n{extra}\r\n"
+        block = self._stamped[headers.shared] if type(headers) is Stamped else b""
+        if block and type(headers) is Stamped:
+            head = block + f"ce-id: {headers.id}\r\nce-time: {headers.time}\r\n{tail}".encode()
+        else:
+            lines = "".join(f"{name}: {_one_line(value)}\r\n" for name, value in headers.items())
+            head = _HEADER_LINE + f"{lines}{tail}".encode()
+        body = message.body
+        line = f"HPUB {message.topic} {reply} {len(head)} {len(head) + len(body)}\r\n"
+        return b"".join((line.encode(), head, body, _END))
+
+    def _block(self, shared: Mapping[str, str]) -> bytes:
+        try:
+            return self._share((shared["ce-source"], shared["ce-type"], shared[CONTENT_TYPE]))
+        except KeyError:
+            return b""
+
+    def _command(self, message: Message, headers: Mapping[str, str]) -> bytes | None:
         try:
             key = (headers["ce-source"], headers["ce-type"], headers[CONTENT_TYPE])
             if len(headers) != _PLAIN or headers["ce-specversion"] != SPEC_VERSION:
@@ -103,7 +156,7 @@ class Writer:
         body = message.body
         size = len(shared) + len(own)
         line = f"HPUB {message.topic} {size} {size + len(body)}\r\n"
-        return b"".join((line.encode(), shared, own.encode(), body, b"\r\n"))
+        return b"".join((line.encode(), shared, own.encode(), body, _END))
 
     def _share(self, key: tuple[str, str, str]) -> bytes:
         source, type_, content_type = key
@@ -118,6 +171,10 @@ class Writer:
         if len(self._shared) < _SHARED:
             self._shared[key] = shared
         return shared
+
+
+def _one_line(value: str) -> str:
+    return value.replace("\r", " ").replace("\n", " ")
 
 
 class Reader(Parser):
@@ -139,7 +196,7 @@ class Reader(Parser):
         """Take bytes of the server's; hand messages to their sinks in batches."""
         data = self._rest + data if self._rest else data
         at = 0
-        batches: dict[int, list[tuple[str, RawHeaders | None, bytes]]] = {}
+        batches: dict[int, list[Received]] = {}
         while (end := data.find(b"\r\n", at)) >= 0:
             # "MSG " and "HMSG " begin the only lines that a payload follows.
             if data.startswith((b"MSG ", b"HMSG "), at):
@@ -182,11 +239,11 @@ class Reader(Parser):
         subject = fields[1]
         raw = data[begin : begin + size] if with_headers else None
         body = data[begin + size : begin + total]
+        reply = fields[3] if len(fields) == (6 if with_headers else 5) else b""
         if sid in self._sinks:
             headers = None if raw is None else RawHeaders(raw)
-            batches.setdefault(sid, []).append((subject.decode("utf-8", "replace"), headers, body))
+            batches.setdefault(sid, []).append((subject.decode("utf-8", "replace"), headers, body, reply))
         else:
-            reply = fields[3] if len(fields) == (6 if with_headers else 5) else b""
             await self.nc._process_msg(sid, subject, reply, body, raw)  # noqa: SLF001 - as the driver's parser does
         return after
 

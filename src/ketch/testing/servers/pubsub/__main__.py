@@ -17,7 +17,8 @@ from .service import KINDS, Service
 async def serve(port: int, journal: Path, shortest: int) -> None:
     """Serve until SIGTERM."""
     service = Service(Journal(journal, KINDS), shortest)
-    server = grpc.aio.server(options=(("grpc.max_receive_message_length", 20_000_000),))
+    options = (("grpc.max_receive_message_length", 20_000_000), ("grpc.so_reuseport", 0))
+    server = grpc.aio.server(options=options)
     for name, methods in service.methods().items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
     server.add_insecure_port(f"127.0.0.1:{port}")

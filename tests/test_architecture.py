@@ -33,7 +33,7 @@ FORBIDDEN_MODULES = {"utils", "util", "helpers", "helper", "base", "manager", "m
 FORBIDDEN_SUFFIXES = ("Manager", "Helper", "Helpers", "Utils", "Util", "Impl", "Factory", "Base")
 #: Packages that only a plugin, a tool or an extra may import.
 DRIVERS = {"nats", "grpc", "pydantic", "pytest", "sqlalchemy", "asyncpg", "aiokafka", "redis", "h2", "faststream"}
-DRIVERS |= {"hiredis", "pamqp", "zmqtt", "aiobotocore"}
+DRIVERS |= {"hiredis", "pamqp", "zmqtt", "aiobotocore", "botocore"}
 
 
 def modules():

@@ -189,7 +189,8 @@ class KafkaBroker(Broker):
             partition_assignment_strategy=(StickyPartitionAssignor,),
             max_poll_interval_ms=24 * 3600 * 1000,  # how long a handler takes is the consumer's business
             metadata_max_age_ms=30_000,
-            **self._driver,
+            # A member that joins waits as long as the others have something in hand.
+            **{**self._driver, "request_timeout_ms": 70_000},
         )
         subscription = KafkaSubscription(consumer, topic, prefetch, group=group)
         try:

@@ -262,6 +262,7 @@ class KafkaSubscription(Subscription):
                 await self._consumer.stop()
         except (KafkaError, TimeoutError, OSError) as error:
             log.info("kafka: left %s without the server's answer: %s", self.topic, str(error) or "no answer")
+            await self._consumer._client.close()  # noqa: SLF001 - else its connections stay open
 
     async def close(self) -> None:
         """Commit what is settled, leave the group; the rest is somebody else's."""

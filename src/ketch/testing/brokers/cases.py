@@ -30,6 +30,7 @@ class Cases:
         many: how many messages are "many".
         hold: seconds for which a delivery is held longer than the broker's own deadline, should it have one; set such
             a deadline to a second by the URL.
+        remembers: whether the server of the fixture `server` keeps what it has when it is killed.
         processes: whether programs of several processes reach each other by the URL alone.
     """
 
@@ -39,6 +40,7 @@ class Cases:
     patience: ClassVar[float] = 20.0
     many: ClassVar[int] = 10_000
     hold: ClassVar[float] = 0.2
+    remembers: ClassVar[bool] = True
     processes: ClassVar[bool] = True
 
     @pytest.fixture
@@ -52,6 +54,14 @@ class Cases:
         while not true():
             assert time.monotonic() < ended, f"it wasn't so within {self.patience:g} s"
             await asyncio.sleep(0.01)
+
+    async def event(self, event: asyncio.Event, state: Callable[[], str]) -> None:
+        """Wait for an event; fail with the state of things when that takes too long."""
+        try:
+            async with asyncio.timeout(self.patience):
+                await event.wait()
+        except TimeoutError:
+            raise AssertionError(f"after {self.patience:g} s: {state()}") from None
 
     @pytest.fixture
     def server(self) -> Server | None:

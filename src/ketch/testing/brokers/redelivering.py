@@ -141,11 +141,13 @@ class Redelivering(Cases):
         assert process.stdout is not None
         try:
             async with asyncio.timeout(self.patience):
-                assert await process.stdout.readline() == b"ready\n"
+                assert await process.stdout.readline() == b"ready\n", "the process ended; its stderr says why"
                 await stage.publish(here, [b"a", b"b", b"c"])
                 held = 0
                 while held < 3:
-                    held += int(await process.stdout.readline())
+                    line = await process.stdout.readline()
+                    assert line, f"the process ended when it held {held} of 3; its stderr says why"
+                    held += int(line)
         finally:
             process.kill()
             await process.wait()
@@ -174,6 +176,28 @@ class Redelivering(Cases):
         await subscription.settle([(delivery, Outcome.DONE) for delivery in held])
         rest = await stage.bodies(subscription, 30)
         assert sorted([*bodies(held), *rest]) == sorted(b"%d" % n for n in range(40))
+
+    async def test_settling_makes_room_for_who_waits(self, stage: Stage, here: Broker, there: Broker) -> None:
+        """One task receives, another settles: as the consumer does it."""
+        self.need(here, "redelivers")
+        subscription = await stage.subscribe(there, group="g", prefetch=1)
+        await stage.publish(here, [b"a", b"b"])
+        (held,) = await stage.hold(subscription, 1)
+        receiving = asyncio.create_task(stage.batch(subscription))
+        await asyncio.wait({receiving}, timeout=0.1)
+        assert not receiving.done(), "it holds more than its prefetch"
+        await subscription.settle([(held, Outcome.DONE)])
+        assert sorted([*bodies([held]), *bodies(await receiving)]) == [b"a", b"b"]
+
+    async def test_attempts_are_counted_over_members(self, stage: Stage, here: Broker, there: Broker) -> None:
+        self.need(here, "redelivers", "groups", "counts")
+        first = await stage.subscribe(there, group="g")
+        await stage.publish(here, [b"x"])
+        (delivery,) = await stage.hold(first, 1)
+        assert delivery.attempt == 1
+        await first.close()
+        (again,) = await stage.hold(await stage.subscribe(await stage.broker(), group="g"), 1)
+        assert again.attempt >= 2
 
     async def test_groups_settle_apart(self, stage: Stage, here: Broker, there: Broker) -> None:
         self.need(here, "redelivers", "groups")

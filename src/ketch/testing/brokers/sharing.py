@@ -97,8 +97,7 @@ class Sharing(Cases):
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(collect(m, s)) for m, s in zip(members, shares, strict=True)]
             await stage.publish(broker, sent)
-            async with asyncio.timeout(self.patience):
-                await complete.wait()
+            await self.event(complete, lambda: f"the members got {[len(share) for share in shares]} of {len(sent)}")
             for task in tasks:
                 task.cancel()
         return shares

@@ -80,7 +80,7 @@ class Stage:
                     batch = await subscription.receive()
             except TimeoutError:
                 pytest.fail(f"{len(held)} of {count} deliveries came within {self._patience:g} s")
-            assert batch, "the subscription ended"
+            assert batch, f"the subscription ended after {len(held)} of {count} deliveries"
             held += batch
         return held
 
@@ -97,10 +97,22 @@ class Stage:
 
     async def batch(self, subscription: Subscription) -> list[Delivery]:
         """Receive and settle one batch."""
-        async with asyncio.timeout(self._patience):
-            batch = list(await subscription.receive())
-        await subscription.settle([(delivery, Outcome.DONE) for delivery in batch])
+        try:
+            async with asyncio.timeout(self._patience):
+                batch = list(await subscription.receive())
+        except TimeoutError:
+            raise AssertionError(f"`receive` returned nothing within {self._patience:g} s") from None
+        await self.settle(subscription, batch)
         return batch
+
+    async def settle(self, subscription: Subscription, batch: Iterable[Delivery]) -> None:
+        """Settle what is done."""
+        done = [(delivery, Outcome.DONE) for delivery in batch]
+        try:
+            async with asyncio.timeout(self._patience):
+                await subscription.settle(done)
+        except TimeoutError:
+            raise AssertionError(f"`settle` of {len(done)} did not return within {self._patience:g} s") from None
 
     async def take(self, subscription: Subscription, count: int) -> list[Message]:
         """Receive and settle until so many messages are there."""
@@ -108,9 +120,9 @@ class Stage:
         while len(taken) < count:
             try:
                 batch = await self.batch(subscription)
-            except TimeoutError:
-                pytest.fail(f"{len(taken)} of {count} messages came within {self._patience:g} s")
-            assert batch, "the subscription ended"
+            except AssertionError as error:
+                raise AssertionError(f"{len(taken)} of {count} messages came, then: {error}") from None
+            assert batch, f"the subscription ended after {len(taken)} of {count} messages"
             taken += (delivery.message for delivery in batch)
         return taken
 

@@ -29,6 +29,11 @@ class Surviving(Cases):
             pytest.skip("the fixture `server` gives no server to kill")
         return server
 
+    def need_memory(self) -> None:
+        """Skip the case if the server keeps nothing when it is killed."""
+        if not self.remembers:
+            pytest.skip("the server keeps nothing when it is killed")
+
     async def test_it_goes_on_when_the_server_is_back(
         self, stage: Stage, here: Broker, there: Broker, outage: Server
     ) -> None:
@@ -83,6 +88,7 @@ class Surviving(Cases):
         await self.until(lambda: not (there.trouble or subscription.trouble))
 
     async def test_events_outlive_the_server(self, stage: Stage, here: Broker, there: Broker, outage: Server) -> None:
+        self.need_memory()
         self.need(here, "durable", "groups")
         await (await stage.subscribe(there, group="g")).close()
         sent = [b"%d" % n for n in range(50)]
@@ -109,6 +115,7 @@ class Surviving(Cases):
         self, stage: Stage, here: Broker, there: Broker, outage: Server
     ) -> None:
         """What `publish` took arrives, however often."""
+        self.need_memory()
         self.need(here, "durable", "groups", "redelivers")
         subscription = await stage.subscribe(there, group="g")
         taken: set[bytes] = set()

@@ -111,6 +111,9 @@ def _plugin(plugins: Plugins, contract: type, settings: Settings, pinned: Mappin
     url = _with_address(kind, settings, code)
     if kind == "Registry" and url == Url("local") and settings.runtime_directory:
         url = Url("local", options={"runtime": settings.runtime_directory})
+    if kind == "Broker":
+        told = settings.conventional.get(url.name, {})
+        url = replace(url, address=url.address or told.get("address", ""), path=url.path or told.get("path", ""))
     return plugins.load(kind, url.name).from_url(url)
 
 

@@ -164,6 +164,14 @@ _FOREIGN = frozenset(
 )
 
 
+#: Variables that a broker's own tools and clients go by, and the part of its URL that they fill in where that says
+#: nothing: plugin, part, variables in order.
+CONVENTIONAL = (
+    ("googlepubsub", "address", ("PUBSUB_EMULATOR_HOST",)),
+    ("googlepubsub", "path", ("GOOGLE_CLOUD_PROJECT", "PUBSUB_PROJECT_ID")),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Every setting's value, parsed, and where it came from: a flag, a variable or "default"."""
@@ -172,6 +180,7 @@ class Settings:
     sources: Mapping[str, str]
     runtime_directory: str = ""
     beaten: Mapping[str, str] = field(default_factory=dict)  #: what the environment says where a flag says otherwise
+    conventional: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  #: see CONVENTIONAL; part by plugin
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -202,7 +211,7 @@ def read(argv: Sequence[str] | argparse.Namespace | None = None, environ: Mappin
         except ValueError:
             raise ConfigurationError(f"{where}: {text!r} is no valid {setting.name}: {setting.help}") from None
     beaten = {s.name: text for s in KNOWN if sources[s.name] == s.flag and (text := _find_variable(s, environ)[0])}
-    return Settings(values, sources, environ.get("XDG_RUNTIME_DIR", ""), beaten)
+    return Settings(values, sources, environ.get("XDG_RUNTIME_DIR", ""), beaten, _find_conventional(environ))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -236,6 +245,14 @@ def _find_variable(setting: Setting, environ: Mapping[str, str]) -> tuple[str, s
         if text := environ.get(variable, ""):
             return text, variable
     return "", ""
+
+
+def _find_conventional(environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for plugin, part, variables in CONVENTIONAL:
+        if text := next((environ[name] for name in variables if environ.get(name)), ""):
+            found.setdefault(plugin, {})[part] = text
+    return found
 
 
 class _Parser(argparse.ArgumentParser):

@@ -74,7 +74,8 @@ def _abilities(can: Capabilities) -> tuple[str, ...]:
 def _time(seconds: float) -> str:
     for unit, length in (("days", _DAY), ("hours", 3600), ("minutes", 60)):
         if seconds >= length:
-            return f"{seconds / length:g} {unit}"
+            count = f"{seconds / length:g}"
+            return f"{count} {unit if count != '1' else unit[:-1]}"
     return f"{seconds:g} s"
 
 

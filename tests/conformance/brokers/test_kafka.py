@@ -1,52 +1,36 @@
-"""Kafka passes the suite: all of it against Kafka itself (`make interop`), what is bearable against Tansu from a wheel.
+"""Kafka, against a broker of its protocol from a wheel; `make interop` runs the whole suite against Kafka itself.
 
-Tansu lets each member of a group wait five seconds and more, and forgets everything when it is killed.
+The one from the wheel, Tansu, lets each member of a group wait for five seconds and more, and forgets everything when it
+is killed. So of the cases with groups only one of each kind is run here.
 """
 
-import os
+from typing import ClassVar
 
 import pytest
 import pytest_asyncio
 
-from ketch.testing.brokers import BrokerSuite
+from ketch.testing.brokers import Arriving, Declaring, Redelivering, Sharing, Timing
 from ketch.testing.servers import kafka_server
 
 pytestmark = pytest.mark.xdist_group("kafka")
 
-JARS = os.environ.get("KETCH_TEST_KAFKA_JARS", "")
-
-#: Cases of groups that are run against Tansu too: one of each kind.
-GROUPS = (
-    "test_what_was_given_back_comes_again",
-    "test_what_a_member_leaves_unsettled_goes_to_another",
-    "test_events_wait_for_a_group_that_was_declared",
-)
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def kafka():
-    async with kafka_server(JARS) as server:
+    async with kafka_server() as server:
         yield server
 
 
-@pytest.fixture(autouse=True)
-def bearable(request):
-    """Skip the cases of groups that Tansu would take minutes for."""
-    name = request.node.originalname
-    if not JARS and ("group" in CASES_WITH_GROUPS.get(name, "")) and name not in GROUPS:
-        pytest.skip("Tansu lets members of a group wait; Kafka itself is asked by `make interop`")
+class TestKafkaBroker(Arriving, Declaring):
+    many: ClassVar[int] = 2_000
+    patience: ClassVar[float] = 40.0
 
-
-CASES_WITH_GROUPS = {}
-
-
-class TestKafkaBroker(BrokerSuite):
-    many = 2_000
-    patience = 30.0
-
-    @pytest.fixture
-    def server(self, kafka):
-        return kafka if JARS else None
+    test_what_was_given_back_comes_again = Redelivering.test_what_was_given_back_comes_again
+    test_some_of_a_batch_may_be_given_back = Redelivering.test_some_of_a_batch_may_be_given_back
+    test_without_a_group_everyone_gets_everything = Sharing.test_without_a_group_everyone_gets_everything
+    test_events_wait_for_a_group_that_was_declared = Timing.test_events_wait_for_a_group_that_was_declared
+    test_a_subscription_may_start_at_the_beginning = Timing.test_a_subscription_may_start_at_the_beginning
+    test_the_key_of_an_event_arrives = Timing.test_the_key_of_an_event_arrives
 
     @pytest.fixture
     def url(self, kafka):

@@ -24,7 +24,7 @@ class NsqBroker(Broker):
 
     name = "nsq"
     capabilities: ClassVar[Capabilities] = Capabilities(
-        durable=True,
+        durable=False,  # nsqd loses what it has in memory when it is killed
         redelivers=True,
         counts=True,
         delays_redelivery=True,

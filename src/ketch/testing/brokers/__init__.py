@@ -22,7 +22,18 @@ from .stage import Stage
 from .surviving import Surviving
 from .timing import Timing
 
-__all__ = ["BrokerSuite", "Stage"]
+__all__ = [
+    "Arriving",
+    "BrokerSuite",
+    "Closing",
+    "Declaring",
+    "Loading",
+    "Redelivering",
+    "Sharing",
+    "Stage",
+    "Surviving",
+    "Timing",
+]
 
 
 class BrokerSuite(Arriving, Sharing, Loading, Closing, Declaring, Redelivering, Timing, Surviving):

@@ -1,7 +1,7 @@
 """Kafka, against a broker of its protocol from a wheel; `make interop` runs the whole suite against Kafka itself.
 
-The one from the wheel, Tansu, lets each member of a group wait for five seconds and more, and forgets everything when it
-is killed. So of the cases with groups only one of each kind is run here.
+The one from the wheel, Tansu, lets each member of a group wait for five seconds and more, and forgets everything when
+it is killed. So only one of each kind of the cases with groups is run here.
 """
 
 from typing import ClassVar

@@ -5,6 +5,7 @@ wire.py           how a message looks: the CloudEvents binding of Kafka
 topics.py         topics made, and where new groups begin
 progress.py       which offsets of a partition are settled
 subscription.py   one member of a group
+leaving.py        leaving it
 broker.py         connecting and publishing
 """
 

@@ -14,6 +14,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from ...broker import Delivery, Outcome, Subscription
 from ...errors import BrokerError
+from .leaving import leave
 from .progress import Progress
 from .wire import read
 
@@ -28,9 +29,8 @@ log = logging.getLogger("ketch.broker")
 #: Seconds between two commits; what was settled since comes again after a crash.
 _COMMIT: Final = 0.1
 
-#: Seconds that a rebalance waits for what is in hand, and to leave the group.
+#: Seconds that a rebalance waits for what is in hand.
 _HAND_OVER: Final = 30.0
-_LEAVE: Final = 5.0
 
 #: Milliseconds that one look for records waits, and the last one.
 _POLL: Final = 500
@@ -66,11 +66,6 @@ class KafkaSubscription(Subscription):
     def listener(self) -> Listener:
         """What the driver tells of rebalances."""
         return Listener(self)
-
-    @property
-    def trouble(self) -> str:
-        """Whether it has no partitions, as while the group is rebalanced for long."""
-        return ""
 
     def start(self) -> None:
         """Begin to commit."""
@@ -257,23 +252,7 @@ class KafkaSubscription(Subscription):
         self._left = True
         self._settled.set()
         await self._commit()
-        stopping = asyncio.create_task(self._consumer.stop(), name=f"ketch leaving {self.topic}")
-        _, late = await asyncio.wait({stopping}, timeout=_LEAVE)
-        if late:
-            await self._break_off(stopping)
-        elif (error := stopping.exception()) is not None:
-            log.info("kafka: left %s without the server's answer: %s", self.topic, error)
-
-    async def _break_off(self, stopping: asyncio.Task[None]) -> None:
-        """End a member that is waiting for a rebalance, as the driver would if that were over."""
-        coordinator = self._consumer._coordinator  # noqa: SLF001 - the driver waits without end otherwise
-        coordinator._coordination_task.cancel()  # noqa: SLF001
-        await asyncio.wait({stopping}, timeout=_LEAVE)
-        with contextlib.suppress(KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(_LEAVE):
-                await coordinator._maybe_leave_group()  # noqa: SLF001
-        await self._consumer._client.close()  # noqa: SLF001
-        log.info("kafka: left %s in the middle of a rebalance", self.topic)
+        await leave(self._consumer, self.topic)
 
     async def close(self) -> None:
         """Commit what is settled, leave the group; the rest is somebody else's."""

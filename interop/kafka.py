@@ -60,4 +60,6 @@ class TestKafkaBrokerAtKafka(BrokerSuite):
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main(["-p", "no:xdist", "--timeout=120", *sys.argv[1:], __file__]))
+    # A process of its own: this one has imported pytest's plugins before pytest could.
+    command = (sys.executable, "-m", "pytest", "--timeout=120", "--durations=5", __file__)
+    sys.exit(subprocess.run(command, check=False).returncode)

@@ -11,6 +11,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import (
     AuthenticationFailedError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
@@ -34,8 +35,7 @@ log = logging.getLogger("ketch.broker")
 _MAX_BODY: Final = 1_000_000
 _MAX_REQUEST: Final = 1_048_576
 
-#: Milliseconds that the producer gathers records for one request, and bytes of a batch.
-_LINGER: Final = 1
+#: Bytes of a batch: what is published while a request is on its way goes with the next one.
 _BATCH: Final = 256 * 1024
 
 #: Seconds between two looks whether the cluster answers, and to wait for partitions of a group.
@@ -100,7 +100,6 @@ class KafkaBroker(Broker):
         producer = AIOKafkaProducer(
             acks="all",
             enable_idempotence=False,
-            linger_ms=_LINGER,
             max_batch_size=_BATCH,
             max_request_size=_MAX_REQUEST,
             **self._driver,
@@ -149,13 +148,16 @@ class KafkaBroker(Broker):
         key = message.headers.get(KEY)
         headers = self._writer.headers(message.headers)
         try:
-            async with asyncio.timeout(self._config.timeout):
-                await self._topics.ensure(message.topic)
-                sent = await producer.send(
-                    message.topic, message.body, key=None if not key else key.encode(), headers=headers
-                )
-                await sent
-        except TimeoutError as error:
+            if message.topic not in self._topics.known:
+                async with asyncio.timeout(self._config.timeout):
+                    await self._topics.ensure(message.topic)
+            # The driver bounds this itself, by its request timeout: a timer of ours for each event would cost more
+            # than all else that is ours.
+            sent = await producer.send(
+                message.topic, message.body, key=None if not key else key.encode(), headers=headers
+            )
+            await sent
+        except (TimeoutError, KafkaTimeoutError) as error:
             self._topics.forget()
             raise BrokerUnavailable(
                 f"{self.location}: publishing to {message.topic} took more than {self._config.timeout:g} s"

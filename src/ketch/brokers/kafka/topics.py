@@ -32,12 +32,12 @@ class Topics:
         self._config = config
         self._driver = driver
         self._admin: AIOKafkaAdminClient | None = None
-        self._known: set[str] = set()
+        self.known: set[str] = set()
         self._making = asyncio.Lock()
 
     def forget(self) -> None:
         """Look again: the server may have come back without them."""
-        self._known.clear()
+        self.known.clear()
 
     async def open(self) -> None:
         """Connect."""
@@ -68,7 +68,7 @@ class Topics:
             BrokerUnavailable: the server doesn't answer.
             BrokerError: it refuses.
         """
-        if topic in self._known:
+        if topic in self.known:
             return
         self.check(topic)
         if self._admin is None:
@@ -84,8 +84,8 @@ class Topics:
                 raise BrokerError(
                     f"{self._config.location}: {name} can't be made: error {code} {' '.join(map(str, why))}"
                 )
-        if len(self._known) < _KNOWN:
-            self._known.add(topic)
+        if len(self.known) < _KNOWN:
+            self.known.add(topic)
 
     async def begin(self, topic: str, group: str, since: float | None) -> None:
         """Commit where a group begins that has no offsets yet: now, or in the past.

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 import pytest_asyncio
-from peers import KEPT
 
 from ketch.testing.brokers import BrokerSuite
 from ketch.testing.servers import kafka_server, program
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ketch.testing.servers import Server
+
+
+#: Where interop keeps what it brings.
+KEPT = Path(__file__).resolve().parents[1] / ".interop"
 
 
 @pytest.fixture(scope="module")

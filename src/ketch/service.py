@@ -133,7 +133,7 @@ class Service(Declarations, Caller):
         """Run until SIGTERM or SIGINT, then drain and return. A second signal ends it at once.
 
         Raises:
-            SystemExit: 2 when the configuration is wrong, 1 when it could not start or a consumer was lost.
+            SystemExit: 2 when the configuration is wrong, 1 when it could not start.
         """
         code = self._run(args)
         if code:

@@ -7,8 +7,10 @@ The exit code is pytest's. It takes about five minutes.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -60,4 +62,17 @@ class TestKafkaBrokerAtKafka(BrokerSuite):
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main(["-p", "no:xdist", "--timeout=120", *sys.argv[1:], __file__]))
+    # A process of its own: this one has imported pytest's plugins before pytest could.
+    command = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:xdist",
+        "--timeout=120",
+        "--durations=3",
+        *sys.argv[1:],
+        __file__,
+    )
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    sys.exit(subprocess.run((sys.executable, "-m", "pytest", *options, __file__), env=here, check=False).returncode)

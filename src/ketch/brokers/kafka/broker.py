@@ -10,6 +10,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import (
     AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     KafkaError,
     MessageSizeTooLargeError,
     TopicAuthorizationFailedError,
@@ -20,8 +22,10 @@ from ...broker import PREFETCH, Broker, Capabilities, Site, Subscription
 from ...errors import BrokerError, BrokerUnavailable, MessageTooLarge, SubscriptionRefused
 from ...message import KEY
 from .config import Config
+from .leaving import leave
+from .names import Names, group_id, topic_name
 from .subscription import KafkaSubscription
-from .topics import Topics, group_id
+from .topics import Topics
 from .wire import Writer
 
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ _MAX_REQUEST: Final = 1_048_576
 #: Milliseconds that the producer gathers records for one request, and bytes of a batch.
 _LINGER: Final = 1
 _BATCH: Final = 256 * 1024
+
+_FORBIDDEN: Final = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
 
 #: Seconds between two looks whether the cluster answers, and to wait for partitions of a group.
 _LOOK: Final = 1.0
@@ -67,6 +73,7 @@ class KafkaBroker(Broker):
         self._producer: AIOKafkaProducer | None = None
         self._topics: Topics
         self._writer = Writer()
+        self._names = Names()
         self._subscriptions: list[KafkaSubscription] = []
         self._trouble = ""
         self._watch: asyncio.Task[None] | None = None
@@ -97,63 +104,107 @@ class KafkaBroker(Broker):
             "retry_backoff_ms": 100,
             **self._config.login,
         }
-        producer = AIOKafkaProducer(
-            acks="all",
-            enable_idempotence=False,
-            linger_ms=_LINGER,
-            max_batch_size=_BATCH,
-            max_request_size=_MAX_REQUEST,
-            **self._driver,
-        )
+        producer = self._new_producer()
         topics = Topics(self._config, self._driver)
         try:
             async with asyncio.timeout(self._config.connect_timeout):
                 await producer.start()
                 await topics.open()
-        except (KafkaError, TimeoutError, OSError) as error:
+        except BaseException as error:
             await producer.stop()
             await topics.close()
-            raise self._refused(error) from error
+            if isinstance(error, (KafkaError, TimeoutError, OSError)):
+                raise self._refused(error) from error
+            raise
         self._topics, self._producer = topics, producer
         self._trouble = ""
-        self._watch = asyncio.create_task(self._look(producer), name="ketch watching kafka")
+        self._watch = asyncio.create_task(self._look(), name="ketch watching kafka")
+
+    def _new_producer(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            acks="all",
+            enable_idempotence=False,  # decision 8: after a server's loss of data the driver's would never recover
+            linger_ms=_LINGER,
+            max_batch_size=_BATCH,
+            max_request_size=_MAX_REQUEST,
+            compression_type=self._config.compression,
+            **self._driver,
+        )
 
     def _refused(self, error: Exception) -> BrokerError:
         if isinstance(error, (AuthenticationFailedError, UnsupportedSaslMechanismError)):
             return BrokerError(f"{self.location}: the cluster refuses our credentials")
         return BrokerUnavailable(f"{self.location}: {str(error) or 'no answer'}; is it running?")
 
-    async def _look(self, producer: AIOKafkaProducer) -> None:
+    async def _look(self) -> None:
         """Ask for a sign of life: the driver tries on in silence."""
-        client = producer.client
         while True:
             await asyncio.sleep(_LOOK)
-            try:
-                async with asyncio.timeout(self._config.timeout):
-                    alive = await client.force_metadata_update()
-            except (KafkaError, TimeoutError, OSError):
-                alive = False
+            alive = await self._alive()
             if not alive and not self._trouble:
                 self._trouble = f"the cluster at {self.location} doesn't answer"
                 log.warning("kafka: lost %s, trying on", self.location)
-            elif alive and self._trouble:
+                for subscription in self._open_subscriptions():
+                    subscription.lost()
+            elif alive and self._trouble and await self._declared_again():
                 self._trouble = ""
-                self._topics.forget()
                 log.warning("kafka: %s is back; subscriptions go on", self.location)
+
+    async def _alive(self) -> bool:
+        producer = self._open_producer()
+        try:
+            async with asyncio.timeout(self._config.timeout):
+                if producer._sender.sender_task.done():  # noqa: SLF001 - it would take events and never send them
+                    await self._replace(producer)
+                return bool(await self._open_producer().client.force_metadata_update())
+        except (KafkaError, TimeoutError, OSError):
+            return False
+
+    async def _replace(self, dead: AIOKafkaProducer) -> None:
+        """Publish through another producer: the driver's own has come to an unexpected end."""
+        log.error("kafka: the driver's producer has ended; publishing through a new one")
+        fresh = self._new_producer()
+        try:
+            await fresh.start()
+        except BaseException:
+            await fresh.stop()
+            raise
+        self._producer = fresh
+        try:
+            await dead.stop()
+        except KafkaError as error:
+            log.warning("kafka: the producer ended because of: %s", error)
+
+    async def _declared_again(self) -> bool:
+        """Make what is subscribed to, should the cluster have come back empty; tell whether that worked."""
+        self._topics.forget()
+        try:
+            for subscription in self._open_subscriptions():
+                await self._topics.ensure(subscription.name)
+                await subscription.back()
+        except BrokerUnavailable:
+            return False
+        except BrokerError as error:
+            log.warning("kafka: %s", error)
+        return True
+
+    def _open_subscriptions(self) -> list[KafkaSubscription]:
+        self._subscriptions = [subscription for subscription in self._subscriptions if not subscription.closed]
+        return self._subscriptions
 
     async def publish(self, message: Message, *, delay: float = 0.0) -> None:  # noqa: ARG002 - it declares no delay
         """Hand the event to the producer, which sends it with others; at return the cluster has it."""
         producer = self._open_producer()
         if len(message.body) > _MAX_BODY:
             raise MessageTooLarge(f"{len(message.body)} bytes are over Kafka's limit of {_MAX_BODY}")
+        name = self._names[message.topic]
         key = message.headers.get(KEY)
         headers = self._writer.headers(message.headers)
         try:
             async with asyncio.timeout(self._config.timeout):
-                await self._topics.ensure(message.topic)
-                sent = await producer.send(
-                    message.topic, message.body, key=None if not key else key.encode(), headers=headers
-                )
+                if not self._topics.known(name):
+                    await self._topics.ensure(name)
+                sent = await producer.send(name, message.body, key=key.encode() if key else None, headers=headers)
                 await sent
         except TimeoutError as error:
             self._topics.forget()
@@ -175,11 +226,26 @@ class KafkaBroker(Broker):
         The group's share of partitions is waited for, though not for long: other members may have to finish first.
         """
         self._open_producer()
-        await self._topics.ensure(topic)
+        name = topic_name(topic)
+        await self._topics.ensure(name)
         if group is not None:
-            await self._topics.begin(topic, group_id(group, topic), since)
-        consumer = AIOKafkaConsumer(
-            group_id=None if group is None else group_id(group, topic),
+            await self._begin(topic, group, since)
+        consumer = self._new_consumer(None if group is None else group_id(group, topic))
+        subscription = KafkaSubscription(consumer, topic, name, prefetch, group=group)
+        try:
+            await self._join(consumer, subscription, group, since)
+        except BaseException as error:
+            await leave(consumer, topic)
+            if isinstance(error, (KafkaError, TimeoutError, OSError)):
+                raise self._not_subscribed(topic, error) from error
+            raise
+        subscription.start()
+        self._open_subscriptions().append(subscription)
+        return subscription
+
+    def _new_consumer(self, group: str | None) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=100,
@@ -188,34 +254,31 @@ class KafkaBroker(Broker):
             rebalance_timeout_ms=60_000,
             partition_assignment_strategy=(StickyPartitionAssignor,),
             max_poll_interval_ms=24 * 3600 * 1000,  # how long a handler takes is the consumer's business
-            metadata_max_age_ms=30_000,
+            metadata_max_age_ms=10_000,
             # A member that joins waits as long as the others have something in hand.
             **{**self._driver, "request_timeout_ms": 70_000},
         )
-        subscription = KafkaSubscription(consumer, topic, prefetch, group=group)
+
+    async def _begin(self, topic: str, group: str, since: float | None) -> None:
         try:
-            await self._join(consumer, subscription, group, since)
-        except TopicAuthorizationFailedError as error:
-            await consumer.stop()
-            raise SubscriptionRefused(f"{self.location}: {topic}: {error}") from error
+            await self._topics.begin(topic_name(topic), group_id(group, topic), since)
         except (KafkaError, TimeoutError, OSError) as error:
-            await consumer.stop()
-            raise BrokerUnavailable(f"{self.location}: can't subscribe to {topic}: {error}") from error
-        subscription.start()
-        self._subscriptions.append(subscription)
-        return subscription
+            raise self._not_subscribed(topic, error) from error
+
+    def _not_subscribed(self, topic: str, error: Exception) -> BrokerError:
+        kind = SubscriptionRefused if isinstance(error, _FORBIDDEN) else BrokerUnavailable
+        return kind(f"{self.location}: can't subscribe to {topic}: {str(error) or 'no answer'}")
 
     async def _join(
         self, consumer: AIOKafkaConsumer, subscription: KafkaSubscription, group: str | None, since: float | None
     ) -> None:
-        topic = subscription.topic
         async with asyncio.timeout(_JOIN):
             await consumer.start()
             if group is not None:
-                consumer.subscribe([topic], listener=subscription.listener)
+                consumer.subscribe([subscription.name], listener=subscription.listener)
                 await subscription.assigned(_SHARE)
                 return
-            partitions = await self._topics.partitions(consumer, topic)
+            partitions = await self._topics.partitions(consumer, subscription.name)
             consumer.assign(partitions)
             for partition, offset in (await self._topics.offsets(consumer, partitions, since)).items():
                 consumer.seek(partition, offset)
@@ -224,8 +287,8 @@ class KafkaBroker(Broker):
     async def declare(self, topic: str, *, group: str) -> None:
         """Make topic and group, which begins at the offsets of now."""
         self._open_producer()
-        await self._topics.ensure(topic)
-        await self._topics.begin(topic, group_id(group, topic), None)
+        await self._topics.ensure(topic_name(topic))
+        await self._begin(topic, group, None)
 
     async def close(self) -> None:
         """Leave the groups, send what was published, disconnect."""
@@ -235,7 +298,7 @@ class KafkaBroker(Broker):
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait({self._watch})
-        await asyncio.gather(*(subscription.close() for subscription in self._subscriptions))
+        await asyncio.gather(*(subscription.close() for subscription in self._open_subscriptions()))
         self._subscriptions.clear()
         try:
             async with asyncio.timeout(self._config.timeout):

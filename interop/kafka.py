@@ -63,16 +63,6 @@ class TestKafkaBrokerAtKafka(BrokerSuite):
 
 if __name__ == "__main__":
     # A process of its own: this one has imported pytest's plugins before pytest could.
-    command = (
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:xdist",
-        "--timeout=120",
-        "--durations=3",
-        *sys.argv[1:],
-        __file__,
-    )
+    options = ("-p", "no:xdist", "--timeout=120", "--durations=3", *sys.argv[1:])
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     sys.exit(subprocess.run((sys.executable, "-m", "pytest", *options, __file__), env=here, check=False).returncode)

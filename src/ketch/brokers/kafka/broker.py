@@ -12,6 +12,7 @@ from aiokafka.errors import (
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
+    KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
     TopicAuthorizationFailedError,
@@ -74,6 +75,7 @@ class KafkaBroker(Broker):
         self._topics: Topics
         self._writer = Writer()
         self._names = Names()
+        self._idempotent = True
         self._subscriptions: list[KafkaSubscription] = []
         self._trouble = ""
         self._watch: asyncio.Task[None] | None = None
@@ -104,14 +106,15 @@ class KafkaBroker(Broker):
             "retry_backoff_ms": 100,
             **self._config.login,
         }
-        producer = self._new_producer()
         topics = Topics(self._config, self._driver)
+        producer = None
         try:
             async with asyncio.timeout(self._config.connect_timeout):
-                await producer.start()
+                producer = await self._start_producer()
                 await topics.open()
         except BaseException as error:
-            await producer.stop()
+            if producer is not None:
+                await producer.stop()
             await topics.close()
             if isinstance(error, (KafkaError, TimeoutError, OSError)):
                 raise self._refused(error) from error
@@ -120,16 +123,34 @@ class KafkaBroker(Broker):
         self._trouble = ""
         self._watch = asyncio.create_task(self._look(), name="ketch watching kafka")
 
-    def _new_producer(self) -> AIOKafkaProducer:
-        return AIOKafkaProducer(
+    async def _start_producer(self) -> AIOKafkaProducer:
+        """Start one that sends nothing twice, or else, where the cluster has no such thing for us, one that may."""
+        if self._idempotent:
+            try:
+                return await self._started(idempotent=True)
+            except (AuthenticationFailedError, KafkaConnectionError, UnsupportedSaslMechanismError):
+                raise
+            except KafkaError as error:
+                self._idempotent = False
+                log.warning("kafka: %s has no idempotent producer for us: %s", self.location, error)
+        return await self._started(idempotent=False)
+
+    async def _started(self, *, idempotent: bool) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
             acks="all",
-            enable_idempotence=False,  # decision 8: after a server's loss of data the driver's would never recover
+            enable_idempotence=idempotent,
             linger_ms=_LINGER,
             max_batch_size=_BATCH,
             max_request_size=_MAX_REQUEST,
             compression_type=self._config.compression,
             **self._driver,
         )
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        return producer
 
     def _refused(self, error: Exception) -> BrokerError:
         if isinstance(error, (AuthenticationFailedError, UnsupportedSaslMechanismError)):
@@ -163,13 +184,7 @@ class KafkaBroker(Broker):
     async def _replace(self, dead: AIOKafkaProducer) -> None:
         """Publish through another producer: the driver's own has come to an unexpected end."""
         log.error("kafka: the driver's producer has ended; publishing through a new one")
-        fresh = self._new_producer()
-        try:
-            await fresh.start()
-        except BaseException:
-            await fresh.stop()
-            raise
-        self._producer = fresh
+        self._producer = await self._start_producer()
         try:
             await dead.stop()
         except KafkaError as error:

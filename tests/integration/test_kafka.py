@@ -239,7 +239,7 @@ async def test_a_driver_that_has_come_to_an_end_is_trouble_and_ends_the_subscrip
 
 async def test_a_producer_that_has_come_to_an_end_is_replaced(broker, topic):
     await broker.publish(event(topic, b"before"))
-    sender = broker._producer._sender.sender_task
+    sender = broker._publishing._producer._sender.sender_task
     sender.cancel()
     await asyncio.wait({sender})
     async with asyncio.timeout(20):

@@ -6,42 +6,31 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import (
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
-    KafkaConnectionError,
     KafkaError,
-    MessageSizeTooLargeError,
     TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
 )
 
 from ...broker import PREFETCH, Broker, Capabilities, Site, Subscription
-from ...errors import BrokerError, BrokerUnavailable, MessageTooLarge, SubscriptionRefused
-from ...message import KEY
+from ...errors import BrokerError, BrokerUnavailable, SubscriptionRefused
 from .config import Config
 from .leaving import leave
-from .names import Names, group_id, topic_name
+from .names import group_id, topic_name
+from .publishing import MAX_BODY, Publishing
 from .subscription import KafkaSubscription
 from .topics import Topics
-from .wire import Writer
 
 if TYPE_CHECKING:
     from ...message import Message
     from ...url import Url
 
 log = logging.getLogger("ketch.broker")
-
-#: Largest body; a broker takes records of 1 MiB by default, headers included.
-_MAX_BODY: Final = 1_000_000
-_MAX_REQUEST: Final = 1_048_576
-
-#: Milliseconds that the producer gathers records for one request, and bytes of a batch.
-_LINGER: Final = 1
-_BATCH: Final = 256 * 1024
 
 _FORBIDDEN: Final = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
 
@@ -65,17 +54,14 @@ class KafkaBroker(Broker):
         selective=False,
         delays_redelivery=True,
         replay=True,
-        max_message_size=_MAX_BODY,
+        max_message_size=MAX_BODY,
     )
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._driver: dict[str, Any] = {}
-        self._producer: AIOKafkaProducer | None = None
+        self._publishing: Publishing | None = None
         self._topics: Topics
-        self._writer = Writer()
-        self._names = Names()
-        self._idempotent = True
         self._subscriptions: list[KafkaSubscription] = []
         self._trouble = ""
         self._watch: asyncio.Task[None] | None = None
@@ -97,7 +83,7 @@ class KafkaBroker(Broker):
 
     async def open(self, site: Site) -> None:
         """Connect to the cluster."""
-        if self._producer is not None:
+        if self._publishing is not None:
             return
         self._driver = {
             "bootstrap_servers": list(self._config.servers),
@@ -107,61 +93,30 @@ class KafkaBroker(Broker):
             **self._config.login,
         }
         topics = Topics(self._config, self._driver)
-        producer = None
+        publishing = Publishing(self._config, self._driver, topics)
         try:
             async with asyncio.timeout(self._config.connect_timeout):
-                producer = await self._start_producer()
+                await publishing.open()
                 await topics.open()
         except BaseException as error:
-            if producer is not None:
-                await producer.stop()
+            await publishing.close()
             await topics.close()
             if isinstance(error, (KafkaError, TimeoutError, OSError)):
                 raise self._refused(error) from error
             raise
-        self._topics, self._producer = topics, producer
+        self._topics, self._publishing = topics, publishing
         self._trouble = ""
-        self._watch = asyncio.create_task(self._look(), name="ketch watching kafka")
-
-    async def _start_producer(self) -> AIOKafkaProducer:
-        """Start one that sends nothing twice, or else, where the cluster has no such thing for us, one that may."""
-        if self._idempotent:
-            try:
-                return await self._started(idempotent=True)
-            except (AuthenticationFailedError, KafkaConnectionError, UnsupportedSaslMechanismError):
-                raise
-            except KafkaError as error:
-                self._idempotent = False
-                log.warning("kafka: %s has no idempotent producer for us: %s", self.location, error)
-        return await self._started(idempotent=False)
-
-    async def _started(self, *, idempotent: bool) -> AIOKafkaProducer:
-        producer = AIOKafkaProducer(
-            acks="all",
-            enable_idempotence=idempotent,
-            linger_ms=_LINGER,
-            max_batch_size=_BATCH,
-            max_request_size=_MAX_REQUEST,
-            compression_type=self._config.compression,
-            **self._driver,
-        )
-        try:
-            await producer.start()
-        except BaseException:
-            await producer.stop()
-            raise
-        return producer
+        self._watch = asyncio.create_task(self._look(publishing), name="ketch watching kafka")
 
     def _refused(self, error: Exception) -> BrokerError:
         if isinstance(error, (AuthenticationFailedError, UnsupportedSaslMechanismError)):
             return BrokerError(f"{self.location}: the cluster refuses our credentials")
         return BrokerUnavailable(f"{self.location}: {str(error) or 'no answer'}; is it running?")
 
-    async def _look(self) -> None:
-        """Ask for a sign of life: the driver tries on in silence."""
+    async def _look(self, publishing: Publishing) -> None:
         while True:
             await asyncio.sleep(_LOOK)
-            alive = await self._alive()
+            alive = await publishing.alive()
             if not alive and not self._trouble:
                 self._trouble = f"the cluster at {self.location} doesn't answer"
                 log.warning("kafka: lost %s, trying on", self.location)
@@ -170,25 +125,6 @@ class KafkaBroker(Broker):
             elif alive and self._trouble and await self._declared_again():
                 self._trouble = ""
                 log.warning("kafka: %s is back; subscriptions go on", self.location)
-
-    async def _alive(self) -> bool:
-        producer = self._open_producer()
-        try:
-            async with asyncio.timeout(self._config.timeout):
-                if producer._sender.sender_task.done():  # noqa: SLF001 - it would take events and never send them
-                    await self._replace(producer)
-                return bool(await self._open_producer().client.force_metadata_update())
-        except (KafkaError, TimeoutError, OSError):
-            return False
-
-    async def _replace(self, dead: AIOKafkaProducer) -> None:
-        """Publish through another producer: the driver's own has come to an unexpected end."""
-        log.error("kafka: the driver's producer has ended; publishing through a new one")
-        self._producer = await self._start_producer()
-        try:
-            await dead.stop()
-        except KafkaError as error:
-            log.warning("kafka: the producer ended because of: %s", error)
 
     async def _declared_again(self) -> bool:
         """Make what is subscribed to, should the cluster have come back empty; tell whether that worked."""
@@ -208,30 +144,8 @@ class KafkaBroker(Broker):
         return self._subscriptions
 
     async def publish(self, message: Message, *, delay: float = 0.0) -> None:  # noqa: ARG002 - it declares no delay
-        """Hand the event to the producer, which sends it with others; at return the cluster has it."""
-        producer = self._open_producer()
-        if len(message.body) > _MAX_BODY:
-            raise MessageTooLarge(f"{len(message.body)} bytes are over Kafka's limit of {_MAX_BODY}")
-        name = self._names[message.topic]
-        key = message.headers.get(KEY)
-        headers = self._writer.headers(message.headers)
-        try:
-            async with asyncio.timeout(self._config.timeout):
-                if not self._topics.known(name):
-                    await self._topics.ensure(name)
-                sent = await producer.send(name, message.body, key=key.encode() if key else None, headers=headers)
-                await sent
-        except TimeoutError as error:
-            self._topics.forget()
-            raise BrokerUnavailable(
-                f"{self.location}: publishing to {message.topic} took more than {self._config.timeout:g} s"
-            ) from error
-        except MessageSizeTooLargeError as error:
-            raise MessageTooLarge(f"{self.location}: {error}") from error
-        except (KafkaError, OSError) as error:
-            self._topics.forget()
-            kind = BrokerUnavailable if getattr(error, "retriable", True) else BrokerError
-            raise kind(f"{self.location}: can't publish to {message.topic}: {error}") from error
+        """Publish; at return all in-sync replicas have the event."""
+        await self._opened().publish(message)
 
     async def subscribe(
         self, topic: str, *, group: str | None, prefetch: int = PREFETCH, since: float | None = None
@@ -240,7 +154,7 @@ class KafkaBroker(Broker):
 
         The group's share of partitions is waited for, though not for long: other members may have to finish first.
         """
-        self._open_producer()
+        self._opened()
         name = topic_name(topic)
         await self._topics.ensure(name)
         if group is not None:
@@ -301,28 +215,24 @@ class KafkaBroker(Broker):
 
     async def declare(self, topic: str, *, group: str) -> None:
         """Make topic and group, which begins at the offsets of now."""
-        self._open_producer()
+        self._opened()
         await self._topics.ensure(topic_name(topic))
         await self._begin(topic, group, None)
 
     async def close(self) -> None:
         """Leave the groups, send what was published, disconnect."""
-        producer, self._producer = self._producer, None
-        if producer is None:
+        publishing, self._publishing = self._publishing, None
+        if publishing is None:
             return
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait({self._watch})
         await asyncio.gather(*(subscription.close() for subscription in self._open_subscriptions()))
         self._subscriptions.clear()
-        try:
-            async with asyncio.timeout(self._config.timeout):
-                await producer.stop()
-        except (KafkaError, TimeoutError, OSError) as error:
-            log.warning("kafka: closed before %s had everything: %s", self.location, str(error) or "no answer")
+        await publishing.close()
         await self._topics.close()
 
-    def _open_producer(self) -> AIOKafkaProducer:
-        if self._producer is None:
+    def _opened(self) -> Publishing:
+        if self._publishing is None:
             raise BrokerUnavailable("kafka: the broker isn't open")
-        return self._producer
+        return self._publishing

@@ -7,25 +7,26 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka import ConsumerRebalanceListener
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from ...broker import Delivery, Outcome, Subscription
+from ...broker import Subscription
 from ...errors import BrokerError
-from .later import Later
+from .commits import Commits
+from .hand import Hand
 from .leaving import leave
-from .progress import Progress, progress_of
-from .wire import read
+from .listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aiokafka import AIOKafkaConsumer
 
+    from ...broker import Delivery, Outcome
+
 log = logging.getLogger("ketch.broker")
 
-#: Seconds between two commits, what was settled since comes again after a crash; and for a commit to be answered.
+#: Seconds between two commits, what was settled since comes again after a crash; and for an answer.
 _COMMIT: Final = 0.1
 _ANSWER: Final = 5.0
 
@@ -35,10 +36,6 @@ _HAND_OVER: Final = 30.0
 #: Seconds without partitions after which something is wrong, and after which only subscribing anew can help.
 _TROUBLE: Final = 45.0
 _LOST: Final = 120.0
-
-#: Deliveries given back that wait, and offsets behind the first that is unsettled: more aren't taken meanwhile.
-_WAITING: Final = 4096
-_SPAN: Final = 50_000
 
 #: Milliseconds that one look for records waits, and the last one.
 _POLL: Final = 500
@@ -60,8 +57,8 @@ class KafkaSubscription(Subscription):
         self._consumer = consumer
         self._group = group
         self._limit = prefetch
-        self._progress: dict[TopicPartition, Progress] = {}
-        self._later = Later()
+        self._hand = Hand(topic)
+        self._commits = Commits(consumer, topic, self._hand)
         self._rest: list[Delivery] = []
         self._room = asyncio.Event()
         self._settled = asyncio.Event()
@@ -69,8 +66,6 @@ class KafkaSubscription(Subscription):
         self._stopping = asyncio.Event()
         self._leaving: asyncio.Task[None] | None = None
         self._polling = asyncio.Lock()
-        self._committing = asyncio.Lock()
-        self._uncommitted = ""
         self._away = False
         self._joining: float | None = asyncio.get_running_loop().time()
         self._task: asyncio.Task[None] | None = None
@@ -82,7 +77,7 @@ class KafkaSubscription(Subscription):
     @property
     def listener(self) -> Listener:
         """What the driver tells of rebalances."""
-        return Listener(self)
+        return Listener(self.revoked, self.given)
 
     @property
     def trouble(self) -> str:
@@ -93,7 +88,7 @@ class KafkaSubscription(Subscription):
             return dead
         if self._without_partitions() > _TROUBLE:
             return f"group {self._group} of {self.topic} is being rebalanced without end"
-        return self._uncommitted
+        return self._commits.trouble
 
     def _dead(self) -> str:
         """Return which of the driver's tasks has ended, after which it would be silent for ever."""
@@ -138,10 +133,10 @@ class KafkaSubscription(Subscription):
 
         All are asked for at each rebalance, and most come back; which, `given` says.
         """
-        held = [self._progress[partition] for partition in partitions if partition in self._progress]
+        held = list(partitions)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HAND_OVER):
-                while any(progress.in_hand for progress in held) and not self._left:
+                while self._hand.holds(held) and not self._left:
                     self._settled.clear()
                     await self._settled.wait()
         await self._commit()
@@ -149,50 +144,33 @@ class KafkaSubscription(Subscription):
 
     def given(self, partitions: Iterable[TopicPartition]) -> None:
         """Take partitions on, and drop what is of others: their new members get it again."""
-        kept = {partition: self._progress.get(partition) or Progress() for partition in partitions}
-        for partition, progress in self._progress.items():
-            progress.current = partition in kept
-            progress.begin_anew()
-        self._progress = kept
-        self._later.keep(lambda delivery: progress_of(delivery).current)
+        self._hand.given(partitions)
         self._joining = None
         self._room.set()
         self._assigned.set()
 
     # what the consumer does
 
-    def _in_hand(self) -> int:
-        return sum(progress.in_hand for progress in self._progress.values())
-
     async def receive(self) -> Sequence[Delivery]:
         """Return what has come; deliveries given back when they are due."""
         while not self._stopping.is_set() and not self._rest:
             # What is due again doesn't keep from looking for what is new: one that always fails would starve the rest.
-            room = self._room_for_new()
+            room = self._hand.room(self._limit)
             batch = await self._poll(room) if room > 0 else []
-            batch += self._due(self._limit - self._in_hand())
+            if not self._stopping.is_set() and not self._rest:
+                batch += self._hand.due(self._limit - len(self._hand))
             if batch:
                 return batch
             if room <= 0:
                 self._room.clear()
-                await _first(self._room.wait(), max(0.01, self._later.next))
+                await _first(self._room.wait(), max(0.01, self._hand.later.next))
             elif self._without_partitions() > _LOST or self._dead():
                 raise BrokerError(self.trouble)
         rest, self._rest = self._rest, []
         return rest
 
-    def _room_for_new(self) -> int:
-        span = sum(progress.span for progress in self._progress.values())
-        return min(self._limit - self._in_hand(), _WAITING - len(self._later), _SPAN - span)
-
-    def _due(self, most: int) -> list[Delivery]:
-        due = [] if self._stopping.is_set() or self._rest or most <= 0 else self._later.due(most)
-        for delivery in due:
-            progress_of(delivery).waiting -= 1
-        return due
-
     async def _poll(self, room: int) -> list[Delivery]:
-        wait = min(_POLL, max(1, int(self._later.next * 1000)))
+        wait = min(_POLL, max(1, int(self._hand.later.next * 1000)))
         async with self._polling:
             polling = asyncio.ensure_future(self._consumer.getmany(timeout_ms=wait, max_records=room))
             stopping = asyncio.ensure_future(self._stopping.wait())
@@ -214,43 +192,13 @@ class KafkaSubscription(Subscription):
         if polling.cancelled():
             return []
         try:
-            return self._take(polling.result())
+            return self._hand.take(polling.result())
         except (KafkaError, OSError) as error:
             raise BrokerError(f"{self.topic}: {error}") from error
 
-    def _take(self, found: dict[TopicPartition, list[Any]]) -> list[Delivery]:
-        batch: list[Delivery] = []
-        for partition, records in found.items():
-            progress = self._progress.get(partition)
-            if progress is None:
-                progress = self._progress[partition] = Progress()
-            for record in records:
-                if not progress.fits(record.offset, record.timestamp):
-                    progress = self._replace(partition)
-                if progress.take(record.offset, record.timestamp):
-                    batch.append(Delivery(read(self.topic, record), 1, (record.offset, progress)))
-        return batch
-
-    def _replace(self, partition: TopicPartition) -> Progress:
-        """Forget what was of a log that is no more."""
-        log.warning("kafka: partition %d of %s begins anew; its log was lost", partition.partition, self.topic)
-        self._progress[partition].current = False
-        self._later.keep(lambda delivery: progress_of(delivery).current)
-        progress = self._progress[partition] = Progress()
-        return progress
-
     async def settle(self, settled: Sequence[tuple[Delivery, Outcome]]) -> None:
         """Note what is settled; it is committed within a tenth of a second."""
-        for delivery, outcome in settled:
-            raw: Any = delivery.raw
-            offset, progress = raw
-            if not progress.current:
-                continue  # the partition is another member's now, who gets it again
-            if outcome is Outcome.DONE:
-                progress.settle(offset)
-            else:
-                progress.waiting += 1
-                self._later.add(Delivery(delivery.message, delivery.attempt + 1, raw), delivery.retry_after)
+        self._hand.settle(settled)
         self._room.set()
         self._settled.set()
 
@@ -265,50 +213,29 @@ class KafkaSubscription(Subscription):
         while not self._left:
             await asyncio.sleep(_COMMIT)
             await self._commit()
-            if self._stopping.is_set() and not self._in_hand():
+            if self._stopping.is_set() and not self._hand:
                 await self._leave()
             elif self._group is None:
                 await self._take_new_partitions()
 
     async def _commit(self) -> None:
-        if self._group is None:
-            return
-        async with self._committing:
-            offsets = {
-                partition: position
-                for partition, progress in self._progress.items()
-                if progress.current and (position := progress.to_commit) is not None
-            }
-            if offsets and await self._committed(offsets):
-                for partition, position in offsets.items():
-                    if partition in self._progress:
-                        self._progress[partition].committed = position
-
-    async def _committed(self, offsets: dict[TopicPartition, int]) -> bool:
-        """Commit; tell whether the group took it. What it didn't take is tried again, or comes again elsewhere."""
-        try:
-            async with asyncio.timeout(_ANSWER):
-                await self._consumer.commit(offsets)
-        except (CommitFailedError, IllegalStateError):
-            return False  # a rebalance took them; whoever has them now gets what wasn't committed
-        except (KafkaError, OSError, TimeoutError) as error:
-            if not self._uncommitted:
-                log.warning("kafka: offsets of %s can't be committed, trying on: %s", self.topic, error or "no answer")
-            self._uncommitted = f"offsets of {self.topic} can't be committed"
-            return False
-        self._uncommitted = ""
-        return True
+        if self._group is not None:
+            await self._commits.commit()
 
     async def _take_new_partitions(self) -> None:
         """Read what was added to the topic as well, from its beginning: no group does it for us."""
         known = self._consumer.partitions_for_topic(self.name) or set()
-        new = [p for p in (TopicPartition(self.name, number) for number in sorted(known)) if p not in self._progress]
+        new = [
+            p for p in (TopicPartition(self.name, number) for number in sorted(known)) if p not in self._hand.partitions
+        ]
         if not new or self._stopping.is_set():
             return
         async with self._polling:
             try:
                 async with asyncio.timeout(_ANSWER):
-                    places = {partition: await self._consumer.position(partition) for partition in self._progress}
+                    places = {
+                        partition: await self._consumer.position(partition) for partition in self._hand.partitions
+                    }
             except (KafkaError, TimeoutError, OSError):
                 return  # it is looked for again soon
             self._consumer.assign([*places, *new])
@@ -325,18 +252,18 @@ class KafkaSubscription(Subscription):
         self._stopping.set()
         self._room.set()
         await self._take_the_rest()
-        if not self._in_hand():
+        if not self._hand:
             await self._leave()
 
     async def _take_the_rest(self) -> None:
         """Take what the driver has fetched already, as far as it may be in hand."""
-        room = self._limit - self._in_hand()
+        room = self._limit - len(self._hand)
         if room <= 0:
             return
         async with self._polling:
             with contextlib.suppress(KafkaError, OSError, TimeoutError):
                 async with asyncio.timeout(_ANSWER):
-                    self._rest += self._take(await self._consumer.getmany(timeout_ms=_REST, max_records=room))
+                    self._rest += self._hand.take(await self._consumer.getmany(timeout_ms=_REST, max_records=room))
 
     async def _leave(self) -> None:
         if self._leaving is None:
@@ -356,9 +283,7 @@ class KafkaSubscription(Subscription):
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        for progress in self._progress.values():
-            progress.current = False
-        self._progress.clear()
+        self._hand.drop()
 
 
 async def _first(waiting: Any, seconds: float) -> None:
@@ -371,18 +296,3 @@ async def _end(task: asyncio.Future[Any]) -> None:
     if not task.done():
         task.cancel()
         await asyncio.wait({task})
-
-
-class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the driver is untyped
-    """Passes on what the driver tells of rebalances."""
-
-    def __init__(self, subscription: KafkaSubscription) -> None:
-        self._subscription = subscription
-
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Give them up."""
-        await self._subscription.revoked(revoked)
-
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Take them on."""
-        self._subscription.given(assigned)

@@ -1,9 +1,12 @@
 """Kafka without a server: offsets, names, what was given back, headers, options."""
 
+import asyncio
+
 import pytest
 
 from ketch.broker import Delivery
 from ketch.brokers.kafka.config import Config
+from ketch.brokers.kafka.deadlines import Deadlines
 from ketch.brokers.kafka.later import Later
 from ketch.brokers.kafka.names import Names, group_id, topic_name
 from ketch.brokers.kafka.progress import Progress
@@ -117,6 +120,25 @@ async def test_what_is_due_comes_in_the_order_of_its_time():
     assert 3500 < later.next <= 3600
     later.keep(lambda delivery: delivery is not deliveries[0])
     assert len(later) == 0
+
+
+# --- publications
+
+
+async def test_what_is_not_confirmed_in_time_fails_and_the_rest_is_left_alone():
+    loop = asyncio.get_running_loop()
+    deadlines = Deadlines(0.05)
+    done, late = loop.create_future(), loop.create_future()
+    deadlines.watch(done)
+    deadlines.watch(late)
+    done.set_result("sent")
+    with pytest.raises(TimeoutError):
+        await late
+    assert await done == "sent"
+    later = deadlines.watch(loop.create_future())
+    with pytest.raises(TimeoutError):
+        await later
+    deadlines.close()
 
 
 # --- the wire

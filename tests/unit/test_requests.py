@@ -136,7 +136,7 @@ async def test_an_event_that_wants_no_reply_is_handled_all_the_same():
 
 
 async def test_who_waits_for_a_reply_is_told_when_its_program_stops():
-    async with testing.run(make()) as app:
+    async with testing.run(make(), shutdown_grace=0.05) as app:
         requester = await app.requester(find)
         waiting = asyncio.create_task(requester.request(Find(0), timeout=60))
         await asyncio.sleep(0.02)

@@ -160,7 +160,7 @@ async def test_what_waits_for_its_retry_is_given_back_when_the_service_stops():
 
 async def test_a_handler_cut_off_at_the_end_of_the_grace_leaves_its_event_to_others():
     """What was cancelled isn't settled: it is delivered again."""
-    service, started = Service("shop", grace=0.05), asyncio.Event()
+    service, started = Service("shop"), asyncio.Event()
 
     @service.subscribe(plain, concurrency=2)
     async def ship(order: Order) -> None:
@@ -170,7 +170,7 @@ async def test_a_handler_cut_off_at_the_end_of_the_grace_leaves_its_event_to_oth
     other = MemoryBroker("cut-off")
     async with testing.run(broker=other) as app:
         publisher = await app.publisher(plain)
-        async with testing.run(service, broker=MemoryBroker("cut-off")):
+        async with testing.run(service, broker=MemoryBroker("cut-off"), shutdown_grace=0.05):
             await publisher.publish(Order(1))
             await asyncio.wait_for(started.wait(), 5)
         subscription = await other.subscribe(plain.name, group="shop")

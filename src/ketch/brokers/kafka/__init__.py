@@ -4,6 +4,7 @@ config.py         the URL's options
 names.py          what topics and groups are called in Kafka
 wire.py           how a message looks: the CloudEvents binding of Kafka
 topics.py         topics made, and where new groups begin
+deadlines.py      one timer for all publications
 publishing.py     one producer
 progress.py       which offsets of a partition are settled
 later.py          what was given back, until it is due

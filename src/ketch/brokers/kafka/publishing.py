@@ -11,12 +11,14 @@ from aiokafka.errors import (
     AuthenticationFailedError,
     KafkaConnectionError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     UnsupportedSaslMechanismError,
 )
 
 from ...errors import BrokerError, BrokerUnavailable, MessageTooLarge
 from ...message import KEY
+from .deadlines import Deadlines
 from .names import Names
 from .wire import Writer
 
@@ -31,8 +33,7 @@ log = logging.getLogger("ketch.broker")
 MAX_BODY: Final = 1_000_000
 _MAX_REQUEST: Final = 1_048_576
 
-#: Milliseconds that the producer gathers records for one request, and bytes of a batch.
-_LINGER: Final = 1
+#: Bytes of a batch: what is published while a request is on its way goes with the next one.
 _BATCH: Final = 256 * 1024
 
 
@@ -46,6 +47,7 @@ class Publishing:
         self._producer: AIOKafkaProducer | None = None
         self._writer = Writer()
         self._names = Names()
+        self._deadlines = Deadlines(config.timeout)
         self._idempotent = True
 
     async def open(self) -> None:
@@ -72,7 +74,6 @@ class Publishing:
         producer = AIOKafkaProducer(
             acks="all",
             enable_idempotence=idempotent,
-            linger_ms=_LINGER,
             max_batch_size=_BATCH,
             max_request_size=_MAX_REQUEST,
             compression_type=self._config.compression,
@@ -121,12 +122,12 @@ class Publishing:
         key = message.headers.get(KEY)
         headers = self._writer.headers(message.headers)
         try:
-            async with asyncio.timeout(self._config.timeout):
-                if not self._topics.known(name):
-                    await self._topics.ensure(name)
-                await (
-                    await self._producer.send(name, message.body, key=key.encode() if key else None, headers=headers)
-                )
+            if not self._topics.known(name):
+                await self._topics.ensure(name)
+            # The driver bounds this by its request timeout, but not what it returns. A timer for each event would cost
+            # more than all else that is ours.
+            sent = await self._producer.send(name, message.body, key=key.encode() if key else None, headers=headers)
+            await self._deadlines.watch(sent)
         except (KafkaError, TimeoutError, OSError) as error:
             raise self._not_published(message, error) from error
 
@@ -135,7 +136,7 @@ class Publishing:
         if isinstance(error, MessageSizeTooLargeError):
             return MessageTooLarge(f"{where}: {error}")
         self._topics.forget()
-        if isinstance(error, TimeoutError):
+        if isinstance(error, (TimeoutError, KafkaTimeoutError)):
             return BrokerUnavailable(
                 f"{where}: publishing to {message.topic} took more than {self._config.timeout:g} s"
             )
@@ -153,3 +154,4 @@ class Publishing:
         except (KafkaError, TimeoutError, OSError) as error:
             why = str(error) or "no answer"
             log.warning("kafka: closed before %s had everything: %s", self._config.location, why)
+        self._deadlines.close()

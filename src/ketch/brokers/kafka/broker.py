@@ -78,7 +78,9 @@ class KafkaBroker(Broker):
 
     @property
     def trouble(self) -> str:
-        """Whether the cluster doesn't answer just now."""
+        """Whether the cluster doesn't answer just now, or nobody looks any more."""
+        if self._publishing is not None and self._watch is not None and self._watch.done():
+            return "kafka: the task that watches the cluster has ended"
         return self._trouble
 
     async def open(self, site: Site) -> None:
@@ -129,14 +131,14 @@ class KafkaBroker(Broker):
     async def _declared_again(self) -> bool:
         """Make what is subscribed to, should the cluster have come back empty; tell whether that worked."""
         self._topics.forget()
-        try:
-            for subscription in self._open_subscriptions():
+        for subscription in self._open_subscriptions():
+            try:
                 await self._topics.ensure(subscription.name)
-                await subscription.back()
-        except BrokerUnavailable:
-            return False
-        except BrokerError as error:
-            log.warning("kafka: %s", error)
+            except BrokerUnavailable:
+                return False
+            except BrokerError as error:
+                log.warning("kafka: %s", error)
+            await subscription.back()
         return True
 
     def _open_subscriptions(self) -> list[KafkaSubscription]:

@@ -91,13 +91,13 @@ class KafkaSubscription(Subscription):
         return self._commits.trouble
 
     def _dead(self) -> str:
-        """Return which of the driver's tasks has ended, after which it would be silent for ever."""
+        """Return which task has ended, after which there would be silence for ever."""
         consumer = self._consumer
         fetching = getattr(consumer._fetcher, "error_future", None)  # noqa: SLF001 - it tells nobody
         coordinating = getattr(consumer._coordinator, "_coordination_task", None)  # noqa: SLF001
         if (fetching is not None and fetching.done()) or (coordinating is not None and coordinating.done()):
             return f"the driver has stopped to fetch {self.topic}"
-        return ""
+        return f"nobody commits for {self.topic}" if self._task is not None and self._task.done() else ""
 
     def _without_partitions(self) -> float:
         if self._joining is None or self._away:

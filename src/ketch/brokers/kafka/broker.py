@@ -6,24 +6,25 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import (
     AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     KafkaError,
-    KafkaTimeoutError,
-    MessageSizeTooLargeError,
     TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
 )
 
 from ...broker import PREFETCH, Broker, Capabilities, Site, Subscription
-from ...errors import BrokerError, BrokerUnavailable, MessageTooLarge, SubscriptionRefused
-from ...message import KEY
+from ...errors import BrokerError, BrokerUnavailable, SubscriptionRefused
 from .config import Config
+from .leaving import leave
+from .names import group_id, topic_name
+from .publishing import MAX_BODY, Publishing
 from .subscription import KafkaSubscription
-from .topics import Topics, group_id
-from .wire import Writer
+from .topics import Topics
 
 if TYPE_CHECKING:
     from ...message import Message
@@ -31,12 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ketch.broker")
 
-#: Largest body; a broker takes records of 1 MiB by default, headers included.
-_MAX_BODY: Final = 1_000_000
-_MAX_REQUEST: Final = 1_048_576
-
-#: Bytes of a batch: what is published while a request is on its way goes with the next one.
-_BATCH: Final = 256 * 1024
+_FORBIDDEN: Final = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
 
 #: Seconds between two looks whether the cluster answers, and to wait for partitions of a group.
 _LOOK: Final = 1.0
@@ -58,15 +54,14 @@ class KafkaBroker(Broker):
         selective=False,
         delays_redelivery=True,
         replay=True,
-        max_message_size=_MAX_BODY,
+        max_message_size=MAX_BODY,
     )
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._driver: dict[str, Any] = {}
-        self._producer: AIOKafkaProducer | None = None
+        self._publishing: Publishing | None = None
         self._topics: Topics
-        self._writer = Writer()
         self._subscriptions: list[KafkaSubscription] = []
         self._trouble = ""
         self._watch: asyncio.Task[None] | None = None
@@ -83,12 +78,14 @@ class KafkaBroker(Broker):
 
     @property
     def trouble(self) -> str:
-        """Whether the cluster doesn't answer just now."""
+        """Whether the cluster doesn't answer just now, or nobody looks any more."""
+        if self._publishing is not None and self._watch is not None and self._watch.done():
+            return "kafka: the task that watches the cluster has ended"
         return self._trouble
 
     async def open(self, site: Site) -> None:
         """Connect to the cluster."""
-        if self._producer is not None:
+        if self._publishing is not None:
             return
         self._driver = {
             "bootstrap_servers": list(self._config.servers),
@@ -97,77 +94,60 @@ class KafkaBroker(Broker):
             "retry_backoff_ms": 100,
             **self._config.login,
         }
-        producer = AIOKafkaProducer(
-            acks="all",
-            enable_idempotence=False,
-            max_batch_size=_BATCH,
-            max_request_size=_MAX_REQUEST,
-            **self._driver,
-        )
         topics = Topics(self._config, self._driver)
+        publishing = Publishing(self._config, self._driver, topics)
         try:
             async with asyncio.timeout(self._config.connect_timeout):
-                await producer.start()
+                await publishing.open()
                 await topics.open()
-        except (KafkaError, TimeoutError, OSError) as error:
-            await producer.stop()
+        except BaseException as error:
+            await publishing.close()
             await topics.close()
-            raise self._refused(error) from error
-        self._topics, self._producer = topics, producer
+            if isinstance(error, (KafkaError, TimeoutError, OSError)):
+                raise self._refused(error) from error
+            raise
+        self._topics, self._publishing = topics, publishing
         self._trouble = ""
-        self._watch = asyncio.create_task(self._look(producer), name="ketch watching kafka")
+        self._watch = asyncio.create_task(self._look(publishing), name="ketch watching kafka")
 
     def _refused(self, error: Exception) -> BrokerError:
         if isinstance(error, (AuthenticationFailedError, UnsupportedSaslMechanismError)):
             return BrokerError(f"{self.location}: the cluster refuses our credentials")
         return BrokerUnavailable(f"{self.location}: {str(error) or 'no answer'}; is it running?")
 
-    async def _look(self, producer: AIOKafkaProducer) -> None:
-        """Ask for a sign of life: the driver tries on in silence."""
-        client = producer.client
+    async def _look(self, publishing: Publishing) -> None:
         while True:
             await asyncio.sleep(_LOOK)
-            try:
-                async with asyncio.timeout(self._config.timeout):
-                    alive = await client.force_metadata_update()
-            except (KafkaError, TimeoutError, OSError):
-                alive = False
+            alive = await publishing.alive()
             if not alive and not self._trouble:
                 self._trouble = f"the cluster at {self.location} doesn't answer"
                 log.warning("kafka: lost %s, trying on", self.location)
-            elif alive and self._trouble:
+                for subscription in self._open_subscriptions():
+                    subscription.lost()
+            elif alive and self._trouble and await self._declared_again():
                 self._trouble = ""
-                self._topics.forget()
                 log.warning("kafka: %s is back; subscriptions go on", self.location)
 
+    async def _declared_again(self) -> bool:
+        """Make what is subscribed to, should the cluster have come back empty; tell whether that worked."""
+        self._topics.forget()
+        for subscription in self._open_subscriptions():
+            try:
+                await self._topics.ensure(subscription.name)
+            except BrokerUnavailable:
+                return False
+            except BrokerError as error:
+                log.warning("kafka: %s", error)
+            await subscription.back()
+        return True
+
+    def _open_subscriptions(self) -> list[KafkaSubscription]:
+        self._subscriptions = [subscription for subscription in self._subscriptions if not subscription.closed]
+        return self._subscriptions
+
     async def publish(self, message: Message, *, delay: float = 0.0) -> None:  # noqa: ARG002 - it declares no delay
-        """Hand the event to the producer, which sends it with others; at return the cluster has it."""
-        producer = self._open_producer()
-        if len(message.body) > _MAX_BODY:
-            raise MessageTooLarge(f"{len(message.body)} bytes are over Kafka's limit of {_MAX_BODY}")
-        key = message.headers.get(KEY)
-        headers = self._writer.headers(message.headers)
-        try:
-            if message.topic not in self._topics.known:
-                async with asyncio.timeout(self._config.timeout):
-                    await self._topics.ensure(message.topic)
-            # The driver bounds this itself, by its request timeout: a timer of ours for each event would cost more
-            # than all else that is ours.
-            sent = await producer.send(
-                message.topic, message.body, key=None if not key else key.encode(), headers=headers
-            )
-            await sent
-        except (TimeoutError, KafkaTimeoutError) as error:
-            self._topics.forget()
-            raise BrokerUnavailable(
-                f"{self.location}: publishing to {message.topic} took more than {self._config.timeout:g} s"
-            ) from error
-        except MessageSizeTooLargeError as error:
-            raise MessageTooLarge(f"{self.location}: {error}") from error
-        except (KafkaError, OSError) as error:
-            self._topics.forget()
-            kind = BrokerUnavailable if getattr(error, "retriable", True) else BrokerError
-            raise kind(f"{self.location}: can't publish to {message.topic}: {error}") from error
+        """Publish; at return all in-sync replicas have the event."""
+        await self._opened().publish(message)
 
     async def subscribe(
         self, topic: str, *, group: str | None, prefetch: int = PREFETCH, since: float | None = None
@@ -176,12 +156,27 @@ class KafkaBroker(Broker):
 
         The group's share of partitions is waited for, though not for long: other members may have to finish first.
         """
-        self._open_producer()
-        await self._topics.ensure(topic)
+        self._opened()
+        name = topic_name(topic)
+        await self._topics.ensure(name)
         if group is not None:
-            await self._topics.begin(topic, group_id(group, topic), since)
-        consumer = AIOKafkaConsumer(
-            group_id=None if group is None else group_id(group, topic),
+            await self._begin(topic, group, since)
+        consumer = self._new_consumer(None if group is None else group_id(group, topic))
+        subscription = KafkaSubscription(consumer, topic, name, prefetch, group=group)
+        try:
+            await self._join(consumer, subscription, group, since)
+        except BaseException as error:
+            await leave(consumer, topic)
+            if isinstance(error, (KafkaError, TimeoutError, OSError)):
+                raise self._not_subscribed(topic, error) from error
+            raise
+        subscription.start()
+        self._open_subscriptions().append(subscription)
+        return subscription
+
+    def _new_consumer(self, group: str | None) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=100,
@@ -190,34 +185,31 @@ class KafkaBroker(Broker):
             rebalance_timeout_ms=60_000,
             partition_assignment_strategy=(StickyPartitionAssignor,),
             max_poll_interval_ms=24 * 3600 * 1000,  # how long a handler takes is the consumer's business
-            metadata_max_age_ms=30_000,
+            metadata_max_age_ms=10_000,
             # A member that joins waits as long as the others have something in hand.
             **{**self._driver, "request_timeout_ms": 70_000},
         )
-        subscription = KafkaSubscription(consumer, topic, prefetch, group=group)
+
+    async def _begin(self, topic: str, group: str, since: float | None) -> None:
         try:
-            await self._join(consumer, subscription, group, since)
-        except TopicAuthorizationFailedError as error:
-            await consumer.stop()
-            raise SubscriptionRefused(f"{self.location}: {topic}: {error}") from error
+            await self._topics.begin(topic_name(topic), group_id(group, topic), since)
         except (KafkaError, TimeoutError, OSError) as error:
-            await consumer.stop()
-            raise BrokerUnavailable(f"{self.location}: can't subscribe to {topic}: {error}") from error
-        subscription.start()
-        self._subscriptions.append(subscription)
-        return subscription
+            raise self._not_subscribed(topic, error) from error
+
+    def _not_subscribed(self, topic: str, error: Exception) -> BrokerError:
+        kind = SubscriptionRefused if isinstance(error, _FORBIDDEN) else BrokerUnavailable
+        return kind(f"{self.location}: can't subscribe to {topic}: {str(error) or 'no answer'}")
 
     async def _join(
         self, consumer: AIOKafkaConsumer, subscription: KafkaSubscription, group: str | None, since: float | None
     ) -> None:
-        topic = subscription.topic
         async with asyncio.timeout(_JOIN):
             await consumer.start()
             if group is not None:
-                consumer.subscribe([topic], listener=subscription.listener)
+                consumer.subscribe([subscription.name], listener=subscription.listener)
                 await subscription.assigned(_SHARE)
                 return
-            partitions = await self._topics.partitions(consumer, topic)
+            partitions = await self._topics.partitions(consumer, subscription.name)
             consumer.assign(partitions)
             for partition, offset in (await self._topics.offsets(consumer, partitions, since)).items():
                 consumer.seek(partition, offset)
@@ -225,28 +217,24 @@ class KafkaBroker(Broker):
 
     async def declare(self, topic: str, *, group: str) -> None:
         """Make topic and group, which begins at the offsets of now."""
-        self._open_producer()
-        await self._topics.ensure(topic)
-        await self._topics.begin(topic, group_id(group, topic), None)
+        self._opened()
+        await self._topics.ensure(topic_name(topic))
+        await self._begin(topic, group, None)
 
     async def close(self) -> None:
         """Leave the groups, send what was published, disconnect."""
-        producer, self._producer = self._producer, None
-        if producer is None:
+        publishing, self._publishing = self._publishing, None
+        if publishing is None:
             return
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait({self._watch})
-        await asyncio.gather(*(subscription.close() for subscription in self._subscriptions))
+        await asyncio.gather(*(subscription.close() for subscription in self._open_subscriptions()))
         self._subscriptions.clear()
-        try:
-            async with asyncio.timeout(self._config.timeout):
-                await producer.stop()
-        except (KafkaError, TimeoutError, OSError) as error:
-            log.warning("kafka: closed before %s had everything: %s", self.location, str(error) or "no answer")
+        await publishing.close()
         await self._topics.close()
 
-    def _open_producer(self) -> AIOKafkaProducer:
-        if self._producer is None:
+    def _opened(self) -> Publishing:
+        if self._publishing is None:
             raise BrokerUnavailable("kafka: the broker isn't open")
-        return self._producer
+        return self._publishing

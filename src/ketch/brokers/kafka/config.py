@@ -16,12 +16,14 @@ _OPTIONS: Final = (
     "connect_timeout",
     "partitions",
     "replication",
+    "compression",
     "sasl",
     "tls",
     "tls_ca",
     "tls_cert",
     "tls_key",
 )
+_COMPRESSIONS: Final = ("gzip", "snappy", "lz4", "zstd")
 _MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
@@ -36,6 +38,7 @@ class Config:
         connect_timeout: seconds to connect at start.
         partitions: of topics that are made: as many members of a group can work at a time.
         replication: how many brokers keep topics that are made.
+        compression: of what is published; None for none. Whatever others chose is read.
     """
 
     servers: tuple[str, ...]
@@ -44,6 +47,7 @@ class Config:
     connect_timeout: float
     partitions: int
     replication: int
+    compression: str | None
 
     @classmethod
     def from_url(cls, url: Url) -> Self:
@@ -61,8 +65,11 @@ class Config:
             raise ConfigurationError("kafka: timeout and connect_timeout are more than 0 seconds")
         if partitions < 1 or partitions != int(partitions) or replication not in range(1, 100):
             raise ConfigurationError("kafka: partitions and replication are whole numbers from 1")
+        compression = url.options.get("compression")
+        if compression is not None and compression not in _COMPRESSIONS:
+            raise ConfigurationError(f"kafka: compression is one of {', '.join(_COMPRESSIONS)}, not {compression!r}")
         servers = tuple(part.strip() for part in (url.address or "127.0.0.1:9092").split(","))
-        return cls(servers, _login(url), timeout, connect_timeout, int(partitions), int(replication))
+        return cls(servers, _login(url), timeout, connect_timeout, int(partitions), int(replication), compression)
 
     @property
     def location(self) -> str:

@@ -1,4 +1,4 @@
-"""Leaving a group, whatever it is doing."""
+"""Leaving: ends a driver's consumer within bounded time, which the driver alone doesn't."""
 
 from __future__ import annotations
 
@@ -15,27 +15,34 @@ if TYPE_CHECKING:
 log = logging.getLogger("ketch.broker")
 
 #: Seconds for each step.
-_PATIENCE: Final = 5.0
+_LEAVE: Final = 5.0
 
 
 async def leave(consumer: AIOKafkaConsumer, topic: str) -> None:
-    """Stop a consumer, which leaves its group."""
+    """Leave the group and disconnect, though the group is being rebalanced or the server doesn't answer."""
     stopping = asyncio.create_task(consumer.stop(), name=f"ketch leaving {topic}")
-    _, late = await asyncio.wait({stopping}, timeout=_PATIENCE)
+    try:
+        _, late = await asyncio.wait({stopping}, timeout=_LEAVE)
+    except asyncio.CancelledError:
+        stopping.cancel()
+        raise
     if late:
-        await _break_off(consumer, stopping)
-        log.info("kafka: left %s in the middle of a rebalance", topic)
-    elif (error := stopping.exception()) is not None:
+        await _break_off(consumer, stopping, topic)
+    elif not stopping.cancelled() and (error := stopping.exception()) is not None:
         log.info("kafka: left %s without the server's answer: %s", topic, error)
 
 
-async def _break_off(consumer: AIOKafkaConsumer, stopping: asyncio.Task[None]) -> None:
-    # A member that waits for the others to join would wait on before it stops, and a driver whose stop is cancelled
-    # leaves its connections open. So its waiting is ended, and then it goes as it would have gone.
-    coordinator = consumer._coordinator  # noqa: SLF001 - there is no public way
-    coordinator._coordination_task.cancel()  # noqa: SLF001
-    await asyncio.wait({stopping}, timeout=_PATIENCE)
-    with contextlib.suppress(KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(_PATIENCE):
-            await coordinator._maybe_leave_group()  # noqa: SLF001
+async def _break_off(consumer: AIOKafkaConsumer, stopping: asyncio.Task[None], topic: str) -> None:
+    """End a member that is waiting for a rebalance, as the driver would if that were over."""
+    coordinator = consumer._coordinator  # noqa: SLF001 - the driver waits without end otherwise
+    coordination = getattr(coordinator, "_coordination_task", None)  # a reader without a group has none
+    if coordination is not None:
+        coordination.cancel()
+        await asyncio.wait({stopping}, timeout=_LEAVE)
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(_LEAVE):
+                await coordinator._maybe_leave_group()  # noqa: SLF001
+    stopping.cancel()
+    await asyncio.wait({stopping}, timeout=_LEAVE)
     await consumer._client.close()  # noqa: SLF001
+    log.info("kafka: left %s in the middle of a rebalance", topic)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    CommitFailedError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+)
 from aiokafka.structs import TopicPartition
 
 from ...errors import BrokerError, BrokerUnavailable
+from .leaving import leave
 
 if TYPE_CHECKING:
     from .config import Config
 
-#: Names that Kafka takes (org.apache.kafka.common.internals.Topic).
-_LEGAL: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
-
 #: Topics that are remembered as there.
 _KNOWN: Final = 4096
 
-_TOPIC_EXISTS: Final = TopicAlreadyExistsError.errno
+_FORBIDDEN: Final = (TopicAuthorizationFailedError.errno, ClusterAuthorizationFailedError.errno)
 
 
 class Topics:
@@ -32,12 +35,12 @@ class Topics:
         self._config = config
         self._driver = driver
         self._admin: AIOKafkaAdminClient | None = None
-        self.known: set[str] = set()
+        self._known: set[str] = set()
         self._making = asyncio.Lock()
 
     def forget(self) -> None:
         """Look again: the server may have come back without them."""
-        self.known.clear()
+        self._known.clear()
 
     async def open(self) -> None:
         """Connect."""
@@ -50,71 +53,87 @@ class Topics:
         if admin is not None:
             await admin.close()
 
-    def check(self, topic: str) -> None:
-        """Check a topic's name.
+    def known(self, name: str) -> bool:
+        """Tell whether a topic was there when somebody asked last."""
+        return name in self._known
 
-        Raises:
-            BrokerError: Kafka has no such names.
-        """
-        if _LEGAL.fullmatch(topic) is None or topic in (".", ".."):
-            raise BrokerError(
-                f"{self._config.location}: {topic!r} is no topic of Kafka's: letters, digits, '.', '_', '-'"
-            )
-
-    async def ensure(self, topic: str) -> None:
-        """Make a topic unless it is there.
+    async def ensure(self, name: str) -> None:
+        """Make a topic, by its name at Kafka, unless it is there.
 
         Raises:
             BrokerUnavailable: the server doesn't answer.
             BrokerError: it refuses.
         """
-        if topic in self.known:
+        if name in self._known:
             return
-        self.check(topic)
         if self._admin is None:
             raise BrokerUnavailable("kafka: the broker isn't open")
-        new = NewTopic(topic, self._config.partitions, self._config.replication)
         try:
-            async with self._making, asyncio.timeout(self._config.timeout):
-                answer = await self._admin.create_topics([new])
+            async with asyncio.timeout(self._config.timeout), self._making:
+                if name not in self._known:
+                    await self._make(self._admin, name)
         except (KafkaError, TimeoutError, OSError) as error:
-            raise BrokerUnavailable(f"{self._config.location}: can't make {topic}: {error}") from error
-        for name, code, *why in answer.topic_errors:
-            if code not in (0, _TOPIC_EXISTS):
-                raise BrokerError(
-                    f"{self._config.location}: {name} can't be made: error {code} {' '.join(map(str, why))}"
-                )
-        if len(self.known) < _KNOWN:
-            self.known.add(topic)
+            why = str(error) or "no answer"
+            raise BrokerUnavailable(f"{self._config.location}: can't make {name}: {why}") from error
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        self._known.add(name)
 
-    async def begin(self, topic: str, group: str, since: float | None) -> None:
+    async def _make(self, admin: AIOKafkaAdminClient, name: str) -> None:
+        answer = await admin.create_topics([NewTopic(name, self._config.partitions, self._config.replication)])
+        for _, code, *why in answer.topic_errors:
+            if code in (0, TopicAlreadyExistsError.errno):
+                continue
+            if code in _FORBIDDEN and await self._exists(admin, name):
+                continue  # who may not make topics may still use those that others made
+            reason = " ".join(str(part) for part in why if part) or "no reason given"
+            raise BrokerError(f"{self._config.location}: topic {name} can't be made: error {code}, {reason}")
+
+    async def _exists(self, admin: AIOKafkaAdminClient, name: str) -> bool:
+        return any(topic["error_code"] == 0 for topic in await admin.describe_topics([name]))
+
+    async def begin(self, name: str, group: str, since: float | None) -> None:
         """Commit where a group begins that has no offsets yet: now, or in the past.
 
+        Partitions that a group has no offset of, while it has of others, were added later and begin at their beginning.
+
         Raises:
-            BrokerUnavailable: the server doesn't answer.
+            KafkaError, TimeoutError, OSError: it can't be done.
         """
         consumer = AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **self._driver)
         try:
             async with asyncio.timeout(self._config.timeout):
                 await consumer.start()
-                partitions = await self.partitions(consumer, topic)
+                partitions = await self.partitions(consumer, name)
                 consumer.assign(partitions)
-                new = [partition for partition in partitions if await consumer.committed(partition) is None]
-                if new:
-                    await consumer.commit(await self.offsets(consumer, new, since))
-        except (KafkaError, TimeoutError, OSError) as error:
-            raise BrokerUnavailable(f"{self._config.location}: group {group} of {topic}: {error}") from error
+                # First where it would begin, then whether it is new: whoever made it in between has been earlier.
+                offsets = await self.offsets(consumer, partitions, since)
+                if not await self._begun(consumer, partitions):
+                    await self._commit(consumer, offsets)
         finally:
-            await consumer.stop()
+            await leave(consumer, name)
 
-    async def partitions(self, consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+    async def _begun(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> bool:
+        for partition in partitions:
+            if await consumer.committed(partition) is not None:
+                return True
+        return False
+
+    async def _commit(self, consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
+        try:
+            await consumer.commit(offsets)
+        except CommitFailedError:
+            if not await self._begun(consumer, list(offsets)):
+                raise  # else another member was quicker, and has joined
+
+    async def partitions(self, consumer: AIOKafkaConsumer, name: str) -> list[TopicPartition]:
         """Return a topic's partitions, as soon as the cluster tells of them."""
         while True:
-            numbers = consumer.partitions_for_topic(topic)
+            numbers = consumer.partitions_for_topic(name)
             if numbers:
-                return [TopicPartition(topic, number) for number in sorted(numbers)]
+                return [TopicPartition(name, number) for number in sorted(numbers)]
             await consumer._client.force_metadata_update()  # noqa: SLF001 - there is no public way to ask now
-            consumer._client.add_topic(topic)  # noqa: SLF001
+            consumer._client.add_topic(name)  # noqa: SLF001
             await asyncio.sleep(0.05)
 
     async def offsets(
@@ -128,11 +147,3 @@ class Topics:
             return dict(await consumer.beginning_offsets(partitions))
         found = await consumer.offsets_for_times(dict.fromkeys(partitions, int(since * 1000)))
         return {partition: ends[partition] if at is None else at.offset for partition, at in found.items()}
-
-
-def group_id(group: str, topic: str) -> str:
-    """Return the Kafka group of a group's subscription to a topic.
-
-    One for each topic: in a group of Kafka's all members hear of every change of any, whatever they subscribe to.
-    """
-    return f"{group}/{topic}"  # no topic has a slash, so no two pairs share a name

@@ -122,6 +122,12 @@ async def test_a_broker_that_keeps_none_says_which_do():
     assert "jetstream" in said
 
 
+async def test_tail_refuses_what_the_broker_cannot_do():
+    code, said = await ketch("tail", "order.*", broker="direct")
+    assert code == 2
+    assert "order.* is a pattern of topics, which broker direct doesn't know" in said
+
+
 async def test_tail_looks_back_where_the_broker_can(broker):
     async with testing.run(broker=broker) as app:
         publisher = await app.publisher(placed)

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from .. import settings
 from ..broker import Outcome
+from ..consumer import Terms
 from ..errors import CapabilityError
 from ..logs import configure
+from ..message import Message
 from ..options import Options, build
 from ..plugins import Plugins
+from ..topic import Topic
 from .connection import connected
 from .output import positive
 from .show import Show
@@ -21,8 +24,6 @@ from .show import Show
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-
-    from ..message import Message
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     if since is not None and not options.broker.capabilities.replay:
         others = ", ".join(Plugins().brokers_that("replay")) or "none that is installed"
         raise CapabilityError(f"broker {options.broker.name} can't look back; those that can: {others}")
+    Terms(arguments.group).check(Topic(arguments.topic, Message), options.broker)
     asyncio.run(_tail(options, arguments.topic, arguments.group, arguments.count, since, show))
     return 0
 

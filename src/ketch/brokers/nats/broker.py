@@ -13,10 +13,10 @@ from nats.aio.client import Client
 
 from ...broker import PREFETCH, Broker, Capabilities, Site, Subscription
 from ...errors import BrokerError, BrokerUnavailable, MessageTooLarge, SubscriptionRefused
-from .config import Config
+from ...nats.config import Config
+from ...nats.wire import Reader, Sink, Writer, round_trip
 from .envelope import native, unwrap, wrap
 from .subscription import NatsSubscription
-from .wire import Reader, Sink, Writer, round_trip
 
 if TYPE_CHECKING:
     from collections.abc import Callable

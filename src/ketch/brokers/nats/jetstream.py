@@ -14,15 +14,15 @@ from nats import errors
 from ...broker import PREFETCH, Broker, Capabilities, Site, Subscription
 from ...errors import BrokerError, BrokerUnavailable, ConfigurationError, MessageTooLarge
 from ...message import Message
+from ...nats.config import OPTIONS, Config
+from ...nats.wire import Writer
 from ...url import Url
 from .broker import NatsBroker
-from .config import OPTIONS, Config
 from .pull import PullSubscription
 from .streams import SCHEDULES, Streams
-from .wire import Writer
 
 if TYPE_CHECKING:
-    from .wire import Received
+    from ...nats.wire import Received
 
 log = logging.getLogger("ketch.broker")
 

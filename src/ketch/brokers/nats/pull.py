@@ -13,15 +13,15 @@ from nats import errors
 from ...broker import Delivery, Outcome, Subscription
 from ...errors import BrokerError
 from ...message import Message
-from .wire import RawHeaders, Received, round_trip
+from ...nats.wire import RawHeaders, Received, round_trip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nats.aio.client import Client
 
+    from ...nats.wire import Sink
     from .streams import Streams
-    from .wire import Sink
 
 log = logging.getLogger("ketch.broker")
 

@@ -10,13 +10,13 @@ from nats import errors
 
 from ...broker import Delivery
 from ...mailbox import Mailbox
-from .wire import round_trip
+from ...nats.wire import round_trip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ...message import Message
-    from .wire import Received, Sink
+    from ...nats.wire import Received, Sink
 
 log = logging.getLogger("ketch.broker")
 

@@ -10,10 +10,10 @@ from hiredis import ReplyError
 
 from ...broker import PREFETCH, Broker, Capabilities, Site, Subscription
 from ...errors import BrokerUnavailable, MessageTooLarge, SubscriptionRefused
-from ..resp.config import OPTIONS, Config
-from ..resp.connection import pack
-from ..resp.link import Link
-from ..resp.refusal import refusal
+from ...resp.config import OPTIONS, Config
+from ...resp.connection import pack
+from ...resp.link import Link
+from ...resp.refusal import refusal
 from .channels import Channels, ChannelSubscription
 from .envelope import wrap
 

@@ -18,8 +18,8 @@ from .envelope import unwrap
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..resp.connection import Connection
-    from ..resp.link import Link
+    from ...resp.connection import Connection
+    from ...resp.link import Link
 
 log = logging.getLogger("ketch.broker")
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
-    from ..resp.connection import Argument, Connection
+    from ...resp.connection import Argument, Connection
 
 
 class Alone(Taking):

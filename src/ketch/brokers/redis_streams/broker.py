@@ -12,10 +12,10 @@ from hiredis import ReplyError
 
 from ...broker import PREFETCH, Broker, Capabilities, Site, Subscription
 from ...errors import BrokerError, BrokerUnavailable, ConfigurationError, MessageTooLarge, SubscriptionRefused
-from ..resp.config import OPTIONS, Config, seconds
-from ..resp.connection import pack
-from ..resp.link import Link
-from ..resp.refusal import refusal
+from ...resp.config import OPTIONS, Config, seconds
+from ...resp.connection import pack
+from ...resp.link import Link
+from ...resp.refusal import refusal
 from . import names
 from .alone import Alone
 from .entry import fields

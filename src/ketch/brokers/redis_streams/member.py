@@ -12,7 +12,7 @@ from hiredis import ReplyError
 
 from ...broker import Delivery, Outcome
 from ...errors import BrokerError, BrokerUnavailable
-from ..resp.refusal import refusal
+from ...resp.refusal import refusal
 from . import names
 from .claims import DUE, GIVE_BACK, LEAVE, TEND
 from .entry import delivery
@@ -23,7 +23,7 @@ from .taking import TENDING, Taking
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..resp.connection import Argument, Connection
+    from ...resp.connection import Argument, Connection
 
 log = logging.getLogger("ketch.broker")
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from hiredis import ReplyError
 
-from ..resp.refusal import no_group
+from ...resp.refusal import no_group
 
 if TYPE_CHECKING:
-    from ..resp.connection import Connection
+    from ...resp.connection import Connection
 
 
 def just_before(time: float) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from . import names
 
 if TYPE_CHECKING:
-    from ..resp.connection import Connection
+    from ...resp.connection import Connection
 
 #: The longest delay, in seconds.
 MAX_DELAY: Final = 30 * 86_400.0

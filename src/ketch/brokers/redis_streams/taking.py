@@ -16,8 +16,8 @@ from hiredis import ReplyError
 
 from ...broker import Subscription
 from ...errors import BrokerError, BrokerUnavailable
-from ..resp.link import Link
-from ..resp.refusal import away, no_group, refusal
+from ...resp.link import Link
+from ...resp.refusal import away, no_group, refusal
 from .entry import delivery
 from .hand import Hand
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ...broker import Delivery
-    from ..resp.config import Config
-    from ..resp.connection import Argument, Connection
+    from ...resp.config import Config
+    from ...resp.connection import Argument, Connection
 
 log = logging.getLogger("ketch.broker")
 

@@ -16,7 +16,7 @@ from hiredis import ReplyError
 from ...errors import BrokerUnavailable
 
 if TYPE_CHECKING:
-    from ..resp.link import Link
+    from ...resp.link import Link
 
 log = logging.getLogger("ketch.broker")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...errors import BrokerError, BrokerUnavailable
+from ..errors import BrokerError, BrokerUnavailable
 
 if TYPE_CHECKING:
     from hiredis import ReplyError

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from ...errors import ConfigurationError
+from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ...url import Url
+    from ..url import Url
 
 DEFAULT_ADDRESS = "127.0.0.1:4222"
 ENVELOPES = ("cloudevents", "go-micro")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hiredis import ReplyError
 
-from ...errors import BrokerError, BrokerUnavailable
+from ..errors import BrokerError, BrokerUnavailable
 from .connection import Argument, Connection, Pushed
 from .refusal import refusal, refused_login
 

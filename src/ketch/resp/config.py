@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-from ...errors import ConfigurationError
+from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ...url import Url
+    from ..url import Url
 
 #: The options that every Redis broker has.
 OPTIONS = ("timeout", "connect_timeout", "tls", "tls_ca", "tls_cert", "tls_key")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hiredis import ProtocolError, Reader, ReplyError, pack_command
 
-from ...errors import BrokerUnavailable
+from ..errors import BrokerUnavailable
 from .refusal import away
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-from ...message import CONTENT_TYPE, SPEC_VERSION, BySharedHeaders, LazyHeaders, Stamped
+from ..message import CONTENT_TYPE, SPEC_VERSION, BySharedHeaders, LazyHeaders, Stamped
 
 if TYPE_CHECKING:
-    from ...message import Message
+    from ..message import Message
 
 #: A message as it came: subject, headers (None without any), payload, where to reply to (b"" for nowhere).
 Received: TypeAlias = tuple[str, "RawHeaders | None", bytes, bytes]

@@ -108,6 +108,11 @@ class Registry(ABC):
         """Where it is, for the line at start; never a secret."""
         return ""
 
+    @property
+    def trouble(self) -> str:
+        """Why it is out of touch with its backend just now, so that what it says may be old; "" when it isn't."""
+        return ""
+
     async def __aenter__(self) -> Self:
         await self.open()
         return self

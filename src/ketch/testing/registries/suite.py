@@ -1,15 +1,5 @@
 # ruff: noqa: D102 - a test's name is its sentence
-"""What every registry must do, as tests.
-
-A plugin's author subclasses `RegistrySuite` in a test module:
-
-    class TestMyRegistry(RegistrySuite):
-        @pytest.fixture
-        def make(self) -> Callable[[], Registry]:
-            return lambda: MyRegistry.from_url(Url.parse("my://127.0.0.1:1234?prefix=test"))
-
-It needs pytest and pytest-asyncio: `pip install 'ketch[testing]'`.
-"""
+"""What is seen, what changes, opening and closing, bad input: the promises of every registry."""
 
 from __future__ import annotations
 
@@ -21,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 import pytest
 import pytest_asyncio
 
-from ..errors import ConfigurationError, NotRunning, RegistryError
-from ..registry import Instance, Registry
-from ..url import Url
+from ...errors import ConfigurationError, NotRunning, RegistryError
+from ...registry import Instance, Registry
+from ...url import Url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from ...errors import OutOfRange, RegistryError, ResourceExhausted
+from ..complaints import Complaints
 from .etcd_pb2 import Event, KeyValue, RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse
 from .layout import after
 from .link import RANGE, WATCH
@@ -20,13 +20,9 @@ if TYPE_CHECKING:
     from .layout import Layout
     from .link import Link
 
-log = logging.getLogger("ketch.registry")
-
 #: Keys that are read at a time, and that are followed for one name.
 _PAGE = 500
 _MOST_KEYS = 100_000
-#: Complaints that are remembered, so that each is made once.
-_MOST_COMPLAINTS = 1000
 #: How often reading starts over because the store was compacted meanwhile.
 _READS = 5
 
@@ -38,12 +34,12 @@ class Following:
         names: how many are followed now.
     """
 
-    def __init__(self, link: Link, layout: Layout, timeout: float) -> None:
+    def __init__(self, link: Link, layout: Layout, place: str, timeout: float) -> None:
         self.names = 0
         self._link = link
         self._layout = layout
         self._timeout = timeout
-        self._complaints: set[bytes] = set()
+        self._complaints = Complaints(place)
 
     async def follow(self, name: str | None) -> AsyncGenerator[tuple[Instance, ...], None]:
         """Yield all instances that answer to a name: at once, then after each change.
@@ -152,20 +148,15 @@ class Following:
 
     def _take(self, view: _View, pair: KeyValue) -> None:
         if len(view.keys) >= _MOST_KEYS:
-            self._complain(view.prefixes[0], f"more than {_MOST_KEYS} keys are too many")
+            self._complaints.make(view.prefixes[0], f"more than {_MOST_KEYS} keys are too many")
             return
         try:
             instance = self._layout.decode(pair.key, pair.value)
         except RegistryError as error:
-            self._complain(pair.key, error)
+            self._complaints.make(pair.key, error)
             return
         if view.name is None or instance.answers_to(view.name):
             view.keys[pair.key] = instance
-
-    def _complain(self, key: bytes, why: object) -> None:
-        if key not in self._complaints and len(self._complaints) < _MOST_COMPLAINTS:
-            self._complaints.add(key)
-            log.warning("etcd: %.200r is passed over: %s", key, why)
 
 
 class _View:

@@ -112,7 +112,7 @@ class _Session:
         self._prefix = config.prefix.encode()
         self._every = every
         self._link = Link(config)
-        self._following = Following(self._link, layout, config.timeout)
+        self._following = Following(self._link, layout, config.location, config.timeout)
         self._looking: asyncio.Task[None] | None = None
         self.records = Records(self._link, layout, config.ttl)
         self.upkeep = Upkeep(self.records.write, every, config.location)

@@ -1,7 +1,7 @@
 """Following: a name's instances, read once and then kept current by what is told.
 
 Nothing is polled for news. What the server is asked for is what nobody tells: whether a record has run out, at the
-moment at which the first of them would have, had it not been renewed. Who asks first removes it, and the others are told.
+moment at which the first of them would have, had it not been renewed. Who asks first removes it, others are told.
 """
 
 from __future__ import annotations

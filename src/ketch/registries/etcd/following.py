@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Keys that are read at a time, and that are followed for one name.
 _PAGE = 500
 _MOST_KEYS = 100_000
+#: Seconds that a watch must have held to be begun again without a pause.
+_WORTHWHILE = 1.0
 #: How often reading starts over because the store was compacted meanwhile.
 _READS = 5
 
@@ -47,25 +49,34 @@ class Following:
         Raises:
             RegistryError: no member of the cluster serves.
         """
+        clock = asyncio.get_running_loop().time
         self.names += 1
         try:
             view = await self._read(name)
             while True:
-                yield view.snapshot()
-                lost: RegistryError | None = None
+                began = clock()
                 try:
                     async with aclosing(self._changes(view)) as changes:
                         async for _ in changes:
                             yield view.snapshot()
+                    view = await self._read(name)  # it was compacted
                 except RegistryError as error:
-                    lost = error
-                # Another member may go on at once. Where the store was compacted, it is read anew as well.
-                latest = await self._read(name)
-                if lost is not None and not latest.follows(view):
-                    raise RegistryError(f"etcd has lost what it knew, or is another one: {lost}") from lost
-                view = latest
+                    if clock() - began < _WORTHWHILE:
+                        raise
+                    view = await self._read_on(view, error)
         finally:
             self.names -= 1
+
+    async def _read_on(self, view: _View, error: RegistryError) -> _View:
+        """Go on where a watch was lost: another member may serve at once, and nobody needs to hear of it.
+
+        Raises:
+            RegistryError: no member serves, or the cluster isn't what it was.
+        """
+        latest = await self._read(view.name)
+        if latest.cluster != view.cluster or latest.revision < view.revision:
+            raise RegistryError(f"etcd has lost what it knew, or is another one: {error}") from error
+        return latest
 
     async def _read(self, name: str | None) -> _View:
         for left in reversed(range(_READS)):
@@ -101,7 +112,7 @@ class Following:
         return view
 
     async def _changes(self, view: _View) -> AsyncGenerator[None, None]:
-        """Yield after each change, until the store was compacted beyond what we know.
+        """Yield once it is watched, and after each change, until the store was compacted beyond what we know.
 
         Raises:
             RegistryError: the watch is lost.
@@ -112,6 +123,8 @@ class Following:
                     going = await self._begin(stream, view)
             except TimeoutError as error:
                 raise RegistryError(f"etcd didn't begin to watch within {self._timeout:g} s") from error
+            if going:
+                yield  # not before: who may read but not watch is told so at once
             while going:
                 response = await _receive(stream)
                 if response.canceled:
@@ -171,10 +184,6 @@ class _View:
 
     def snapshot(self) -> tuple[Instance, ...]:
         return tuple({instance.id: instance for instance in self.keys.values()}.values())
-
-    def follows(self, earlier: _View) -> bool:
-        """Tell whether this is the same store, later on."""
-        return self.cluster == earlier.cluster and self.revision >= earlier.revision
 
 
 async def _receive(stream: Stream) -> WatchResponse:

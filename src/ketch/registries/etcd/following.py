@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 #: Keys that are read at a time, and that are followed for one name.
 _PAGE = 500
 _MOST_KEYS = 100_000
-#: Seconds that a watch must have held to be begun again without a pause.
-_WORTHWHILE = 1.0
+#: How many watches in a row that held for less than so many seconds are begun again without a pause.
+_MOST_BRIEF, _BRIEF = 2, 1.0
 #: How often reading starts over because the store was compacted meanwhile.
 _READS = 5
 
@@ -49,7 +49,7 @@ class Following:
         Raises:
             RegistryError: no member of the cluster serves.
         """
-        clock = asyncio.get_running_loop().time
+        clock, brief = asyncio.get_running_loop().time, 0
         self.names += 1
         try:
             view = await self._read(name)
@@ -61,7 +61,8 @@ class Following:
                             yield view.snapshot()
                     view = await self._read(name)  # it was compacted
                 except RegistryError as error:
-                    if clock() - began < _WORTHWHILE:
+                    brief = brief + 1 if clock() - began < _BRIEF else 0
+                    if brief > _MOST_BRIEF:
                         raise
                     view = await self._read_on(view, error)
         finally:

@@ -8,7 +8,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ...errors import Cancelled, DeadlineExceeded, RegistryError, StatusError, Unavailable, Unreachable
+from ...errors import (
+    Cancelled,
+    ConfigurationError,
+    DeadlineExceeded,
+    RegistryError,
+    StatusError,
+    Unavailable,
+    Unreachable,
+)
 from ...grpc.channel import GrpcChannel
 from ...grpc.credentials import ClientCredentials
 from ...grpc.tuning import Tuning
@@ -80,7 +88,10 @@ class Link:
         self._why = ""
         self._closed = False
         if self._credentials is not None:
-            self._credentials.load()
+            try:
+                self._credentials.load()
+            except ConfigurationError as error:
+                raise ConfigurationError(f"etcd: {_our_options(str(error))}") from error
 
     @property
     def _patience(self) -> float:
@@ -161,8 +172,7 @@ class Link:
     def explain(self, error: StatusError) -> RegistryError:
         """Return a call's failure as ours."""
         why = self._why if isinstance(error, Cancelled) and self._why else error.message or error.code.name
-        why = why.replace("client_tls_", "tls_")  # the options have other names here than a transport's
-        return RegistryError(f"etcd at {self._endpoint or self._config.location}: {why}{hint(error)}")
+        return RegistryError(f"etcd at {self._endpoint or self._config.location}: {_our_options(why)}{hint(error)}")
 
     async def close(self) -> None:
         """Close all connections. Closing twice is no error."""
@@ -201,3 +211,8 @@ class Link:
             task = asyncio.ensure_future(channel.close())
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
+
+
+def _our_options(text: str) -> str:
+    """Call the options of TLS what they are called here, not as a transport's settings."""
+    return text.replace("client_tls_", "tls_")

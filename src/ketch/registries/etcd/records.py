@@ -15,11 +15,12 @@ from .etcd_pb2 import (
     LeaseGrantRequest,
     LeaseKeepAliveRequest,
     LeaseRevokeRequest,
+    LeaseTimeToLiveRequest,
     PutRequest,
     RequestOp,
     TxnRequest,
 )
-from .link import LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, TXN
+from .link import LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, LEASE_TIME_TO_LIVE, TXN
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -46,6 +47,7 @@ class Records:
         self._layout = layout
         self._ttl = ttl
         self._renewed = 0.0
+        self._looked = 0.0
         self._filed: dict[str, Instance] = {}
         #: Keys that may be there though they should not: writing or removing them failed.
         self._stray: set[bytes] = set()
@@ -102,21 +104,33 @@ class Records:
             await self._grant()
         elif clock() - self._renewed > self._ttl / 6:
             answer = await self._link.ask(LEASE_KEEP_ALIVE, LeaseKeepAliveRequest(id=self.lease))
-            if answer.ttl > 0:
-                self._renewed = clock()
-            else:
+            if answer.ttl <= 0:
                 await self._grant()
+            elif clock() - self._looked > self._ttl:
+                await self._look()
+            self._renewed = clock()
 
     async def _grant(self) -> None:
         answer = await self._link.call(LEASE_GRANT, LeaseGrantRequest(ttl=self._ttl))
         self.lease = answer.id
-        self._renewed = asyncio.get_running_loop().time()
+        self._renewed = self._looked = asyncio.get_running_loop().time()
         self._filed.clear()
+
+    async def _look(self) -> None:
+        """See which keys the lease still has: one that somebody else has deleted is written anew."""
+        request = LeaseTimeToLiveRequest(id=self.lease, keys=True)
+        there = set((await self._link.call(LEASE_TIME_TO_LIVE, request)).keys)
+        lost = [one for one in self._filed.values() if not there.issuperset(self._layout.keys(one))]
+        for instance in lost:
+            del self._filed[instance.id]
+        self._looked = asyncio.get_running_loop().time()
 
     async def _file(self, instances: Iterable[Instance]) -> None:
         new = [instance for instance in instances if self._filed.get(instance.id) != instance]
         operations = {key: operation for instance in new for key, operation in self._moves(instance)}
-        strays = [key for key in self._stray if key not in operations and not self._is_filed(key)]
+        strays = self._stray - set(operations)
+        if strays:
+            strays -= {key for instance in self._filed.values() for key in self._layout.keys(instance)}
         if not operations and not strays:
             return
         self._stray.update(operations)
@@ -133,9 +147,6 @@ class Records:
                 yield key, self._delete_ours(key)
         for key in keys:
             yield key, RequestOp(request_put=PutRequest(key=key, value=value, lease=self.lease))
-
-    def _is_filed(self, key: bytes) -> bool:
-        return any(key in self._layout.keys(instance) for instance in self._filed.values())
 
     def _delete_ours(self, key: bytes) -> RequestOp:
         """Return what deletes a key, provided that it still lives by our lease."""

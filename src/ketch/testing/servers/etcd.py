@@ -22,20 +22,21 @@ _ALONE = ("--heartbeat-interval", "20", "--election-timeout", "200")
 
 @asynccontextmanager
 async def etcd_server(
-    port: int | None = None, *, keeps: bool = True, options: Sequence[str] = ()
+    port: int | None = None, *, keeps: bool = True, tls: bool = False, options: Sequence[str] = ()
 ) -> AsyncIterator[Server]:
     """Run a cluster of one member.
 
     Args:
         port: where to listen on 127.0.0.1; None for a free port.
         keeps: whether it comes back with its data after a kill; without it, it comes back empty.
+        tls: whether its clients speak TLS; `options` say with which files.
         options: more of its command line.
 
     Raises:
         RuntimeError: there is no etcd, or it doesn't start.
     """
     options = (*_ALONE, *options)
-    async with etcd_member("one", port or free_port(), free_port(), keeps=keeps, options=options) as server:
+    async with etcd_member("one", port or free_port(), free_port(), keeps=keeps, tls=tls, options=options) as server:
         await server.start()
         yield server
 
@@ -49,6 +50,7 @@ async def etcd_member(
     cluster: str = "",
     advertised: int = 0,
     keeps: bool = True,
+    tls: bool = False,
     options: Sequence[str] = (),
 ) -> AsyncIterator[Server]:
     """Describe one member, to be started by `start`.
@@ -60,22 +62,25 @@ async def etcd_member(
         cluster: `name=http://127.0.0.1:port` of each member, separated by commas; "" for this one alone.
         advertised: the port at which the others find it, when that isn't `peer_port` but a relay's.
         keeps: as `etcd_server`'s.
+        tls: as `etcd_server`'s.
         options: as `etcd_server`'s.
     """
     found = program("etcd", "apt install etcd-server", "/usr/bin")
+    scheme, health = "https" if tls else "http", free_port()
     peers = f"http://127.0.0.1:{advertised or peer_port}"
     with tempfile.TemporaryDirectory(prefix="ketch-etcd-") as folder:
         command = [
             *(found, "--name", name, "--data-dir", str(Path(folder, "data"))),
-            *("--listen-client-urls", f"http://127.0.0.1:{port}"),
-            *("--advertise-client-urls", f"http://127.0.0.1:{port}"),
+            *("--listen-client-urls", f"{scheme}://127.0.0.1:{port}"),
+            *("--advertise-client-urls", f"{scheme}://127.0.0.1:{port}"),
+            *("--listen-metrics-urls", f"http://127.0.0.1:{health}"),
             *("--listen-peer-urls", f"http://127.0.0.1:{peer_port}"),
             *("--initial-advertise-peer-urls", peers),
             *("--initial-cluster", cluster or f"{name}={peers}"),
             *options,
         ]
         kind = Server if keeps else _Forgetful
-        server = kind(f"etcd://127.0.0.1:{port}", command, Path(folder), partial(_healthy, port))
+        server = kind(f"etcd://127.0.0.1:{port}", command, Path(folder), partial(_healthy, health))
         try:
             yield server
         finally:

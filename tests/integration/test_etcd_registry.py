@@ -175,8 +175,8 @@ async def test_leaving_does_not_take_away_what_a_successor_registered_under_the_
 async def test_processes_that_are_killed_at_once_all_go(url):
     crowd = [Instance("crowd", f"id-{number}", "127.0.0.1:7001") for number in range(4)]
     async with at(url) as registry, aclosing(registry.watch("crowd")) as snapshots, AsyncExitStack() as stack:
-        starting = [stack.enter_async_context(suite.registrant(url, instance)) for instance in crowd]
-        processes = [await one for one in starting]
+        starting = (stack.enter_async_context(suite.registrant(url, instance)) for instance in crowd)
+        processes = await asyncio.gather(*starting)
         await suite.until(snapshots, *crowd)
         for process in processes:
             process.kill()

@@ -8,7 +8,7 @@ import pytest_asyncio
 from ketch.testing.registries import OutageSuite
 from ketch.testing.servers import redis_server
 
-pytestmark = pytest.mark.xdist_group("redis")
+pytestmark = pytest.mark.xdist_group("redis-registry")
 
 prefixes = iter(range(1_000_000))
 

@@ -15,6 +15,7 @@ from .registry import Instance
 from .request import Replies
 from .server import routes
 from .standard.servicers import standard
+from .stats import Stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,7 @@ class Lifecycle:
 
     def __init__(self, declared: Declared, options: Options) -> None:
         self.options = options
+        self.stats = Stats()
         self.client = Client(options, middleware=declared.middleware)
         self._declared = declared
         self._stack = AsyncExitStack()
@@ -96,8 +98,11 @@ class Lifecycle:
             with _said_which_brokers_can():
                 await consumer.start(options.broker, options.codecs, declared.middleware)
             self._started.append(consumer)
+            if consumer.stats is not None:
+                self.stats.topics.append(consumer.stats)
         instance = self._instance()
         stack.push_async_callback(self._deregister, instance)
+        options.registry.observe(self.stats)
         await options.registry.register(instance)
         stack.callback(declared.health.leave)
         declared.health.serve()
@@ -126,7 +131,7 @@ class Lifecycle:
         declared, codecs = self._declared, self.options.codecs
         served: dict[str, Route] = {}
         for servicer in declared.servicers:
-            served.update(routes(servicer, codecs, declared.middleware))
+            served.update(routes(servicer, codecs, declared.middleware, self.stats))
         # Probes and tools come without credentials, so no middleware stands before these.
         for servicer in standard(declared.servicers, declared.health, reflection=self.options.reflection):
             served.update(routes(servicer, codecs))

@@ -12,6 +12,7 @@ from ..context import Context, enter
 from ..errors import BrokerError, CodecError, Reject, Retry
 from ..message import ONLY_GROUP
 from ..retry import ONCE, RetryPolicy
+from ..stats import TopicStats
 from .burial import Burial
 from .decoding import Decoding
 
@@ -41,8 +42,7 @@ class Handling(Generic[T]):
     Attributes:
         invoke: handle one delivery: decode it, enter its context, pass the middleware, call the handler.
         policy: how a failure is followed up.
-        handled, failed: events that a handler finished with, tries that failed.
-        running: handlers that run just now.
+        stats: what has become of events so far, and how many handlers run just now.
         stopping: whether what is to be tried again is given back instead.
     """
 
@@ -62,7 +62,7 @@ class Handling(Generic[T]):
         self.settles = broker.capabilities.redelivers
         self.policy = terms.retry or (RetryPolicy() if self.settles else ONCE)
         self.burial = Burial(broker, terms.dead_letters, terms.group, name)
-        self.handled = self.failed = self.running = 0
+        self.stats = TopicStats(topic.name, terms.group, name)
         self._guarded = self.settles and broker.capabilities.counts
         self._handler = handler
         self.stopping = False
@@ -126,7 +126,7 @@ class Handling(Generic[T]):
             return error
         except Exception as error:  # noqa: BLE001 - the border between ketch and the user's code
             return error
-        self.handled += 1
+        self.stats.handled += 1
         return None
 
     # what is not for the handler
@@ -151,7 +151,7 @@ class Handling(Generic[T]):
             `Outcome.AGAIN` where the broker is to deliver it again, the seconds after which to try again in place, or
             None where it is to be given up.
         """
-        self.failed += 1
+        self.stats.failed += 1
         delivery.failures += 1
         policy = self.policy
         if isinstance(error, Retry) and policy is ONCE:
@@ -160,6 +160,7 @@ class Handling(Generic[T]):
         if wait is None:
             self._log_failure(delivery, error)
             return None
+        self.stats.retried += 1
         log.warning(
             "%s failed on %r, try %d of %d, the next in %.1f s: %s",
             self.name,
@@ -202,6 +203,7 @@ class Handling(Generic[T]):
         """Put a delivery with the dead letters, however long the broker takes to be back; or give it back."""
         if error is _NOT_OURS:
             return Outcome.DONE
+        self.stats.dead += 1
         if self.terms.refused is not None:
             await self.terms.refused(delivery.message, error)
         tries = 0

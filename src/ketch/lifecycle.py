@@ -145,7 +145,7 @@ class Lifecycle:
             address=self.address,
             version=options.version,
             contracts=tuple(servicer.contract for servicer in self._declared.servicers),
-            metadata={**options.metadata, "transport": options.transport.name, "broker": options.broker.name},
+            metadata={**options.labels, "transport": options.transport.name, "broker": options.broker.name},
         )
 
     async def _drain(self) -> None:

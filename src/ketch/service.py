@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from .broker import Broker
     from .call import Middleware
     from .client import Client
+    from .policy import CallPolicy
     from .registry import Registry
     from .rpc import Metadata, Reply
+    from .selector import SelectorMaker
     from .transport import Transport
 
 Q = TypeVar("Q")
@@ -41,7 +43,8 @@ class Service(Declarations, Caller):
         version: its version.
         address: what the server listens on: `host:port`, port 0 for a free one, or `unix:/path`.
         broker, registry, transport: a plugin's name, its URL or an object.
-        selector: how a call's instance is picked, `round_robin` or `random`.
+        selector: how a call's instance is picked: `least_busy`, `round_robin`, `random`, `consistent_hash`.
+        policies: how its calls are made, by service, contract or `contract/Method`; "" for all of them.
         middleware: around all that is published, consumed, requested and served; the first is outermost.
         request_timeout: seconds that a call made by this service may take unless it says otherwise itself.
         grace: seconds that handlers and calls may go on after the service was told to stop.
@@ -57,7 +60,8 @@ class Service(Declarations, Caller):
         broker: str | Broker | None = None,
         registry: str | Registry | None = None,
         transport: str | Transport | None = None,
-        selector: str | None = None,
+        selector: str | SelectorMaker | None = None,
+        policies: Mapping[str, CallPolicy] | None = None,
         middleware: Sequence[Middleware] = (),
         request_timeout: float | None = None,
         grace: float | None = None,
@@ -72,6 +76,7 @@ class Service(Declarations, Caller):
             "registry": registry,
             "transport": transport,
             "selector": selector,
+            "policies": policies,
             "client_request_timeout": request_timeout,
             "shutdown_grace": grace,
             "server_metadata": metadata,

@@ -9,18 +9,18 @@ from . import context
 from .attempts import USUAL, Attempts, CallOptions, ready
 from .codec import JSON, PROTOBUF
 from .context import wanted
+from .conversation import Opened
 from .errors import CodecError, DeadlineExceeded, Internal, NotRunning, StatusError, Unavailable, Unreachable
 from .finder import Finder
 from .plan import Plan
 from .race import Race
-from .rpc import Method
+from .rpc import Method, One
 from .unary import GAIN, UnaryCall
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from .codec import Decode, Encode
-    from .conversation import Opened
     from .optioned import Outgoing
     from .options import Options
     from .rpc import Metadata
@@ -99,7 +99,7 @@ class Calling:
         options: CallOptions,
     ) -> bytes:
         """Make a call that mostly is made once: what `UnaryCall.send` does, without the objects that take care."""
-        failed = None
+        failed: tuple[Candidate, StatusError] | None = None
         candidate = plan.choice.pick(key)
         began = monotonic()
         if candidate is not None:
@@ -117,9 +117,11 @@ class Calling:
             except (Unavailable, DeadlineExceeded) as error:
                 plan.roster.failed(candidate, error)
                 failed = candidate, error
-            except StatusError:
+            except StatusError as error:
                 candidate.failures = 0
-                raise
+                if plan.is_answer(error):
+                    raise
+                failed = candidate, error
             else:
                 candidate.failures = 0
                 candidate.latency += GAIN * (monotonic() - began - candidate.latency)
@@ -213,7 +215,10 @@ class Calling:
         plan = self.plan(call.service, call.method, call.options)
         plan.calls += 1
 
+        used: list[Candidate] = []
+
         async def send(candidate: Candidate, left: float | None) -> Stream:
+            used[:] = [candidate]
             try:
                 return await candidate.channel.stream(
                     call.name,
@@ -226,15 +231,23 @@ class Calling:
                 plan.roster.failed(candidate, error)
                 raise
 
+        async def begin(failed: tuple[Candidate, StatusError] | None = None) -> Opened:
+            return Opened(await attempts.make(send, failed), plan.encode, plan.decode, again)
+
+        def again(error: StatusError) -> Awaitable[Opened]:
+            if isinstance(error, Unavailable):
+                plan.roster.failed(used[0], error)
+            return begin((used[0], error))
+
         attempts = Attempts(
             self.finder,
             plan,
             timeout=_bound(call.timeout),
             began=monotonic(),
-            key=plan.key(call.payload, call.metadata) if not call.method.cardinality.streams_requests else "",
+            key=plan.key(call.payload.request, call.metadata) if isinstance(call.payload, One) else "",
             wait_for_ready=call.options.wait_for_ready,
         )
-        return await attempts.make(send), plan.encode, plan.decode
+        return await begin()
 
     def ready(self, service: str, timeout: float | None) -> Awaitable[None]:
         """Wait until an instance of a service can be reached."""

@@ -8,7 +8,7 @@ from .breaker import Breaker
 from .budget import Budget
 from .bulkhead import Bulkhead
 from .choice import Choice
-from .errors import Code, ConfigurationError
+from .errors import Code, ConfigurationError, DeadlineExceeded, Unavailable
 from .hedging import Hedging
 from .selecting import find
 
@@ -96,6 +96,12 @@ class Plan:
     def key(self, request: Any, metadata: Metadata | None) -> str:
         """Return a call's key, "" for none."""
         return "" if self._key is None else self._key(request, metadata)
+
+    def is_answer(self, error: StatusError) -> bool:
+        """Tell whether an error is what the call ends with, whatever may be tried yet."""
+        return not isinstance(error, (Unavailable, DeadlineExceeded)) and not (
+            self.idempotent and error.code in self._retry_on
+        )
 
     def worth_retrying(self, error: StatusError) -> bool:
         """Tell whether a call that ended so, and that a server may have looked at, may be made again."""

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from .context import ReplyMetadata
-from .errors import DeadlineExceeded, StatusError, Unavailable
+from .errors import StatusError
 from .hedging import Outcome
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class Race:
             hedging.took(monotonic() - self.began)
             self._plan.roster.failed(first, None)
             return _settled(self._outcome)
-        except (Unavailable, DeadlineExceeded) as error:
+        except StatusError as error:
+            if self._plan.is_answer(error):
+                raise
             failed = error
         else:
             hedging.took(monotonic() - self.began)
@@ -87,9 +89,9 @@ class Race:
         apart = None if received is None else ReplyMetadata()
         try:
             outcome = Outcome(await self._call.send(rival, self._attempts.left(), apart))
-        except (Unavailable, DeadlineExceeded):
-            return  # no answer either; the first one's end decides
         except StatusError as error:
+            if not self._plan.is_answer(error):
+                return  # the first one's end decides
             outcome = Outcome(error=error)
         if self.done:
             return

@@ -1,7 +1,7 @@
 """Chaos: instances are killed, frozen and restarted one at a time under load, and idempotent calls don't fail.
 
-`make chaos` runs it for 60 seconds; in `make test` it takes less. What it proves isn't that machines are fast: each call
-has a deadline of seconds, and one that was lost with its instance would run into it.
+`make chaos` runs it for 60 seconds; in `make test` it takes less. What it proves isn't that machines are fast: each
+call has a deadline of seconds, and one that was lost with its instance would run into it.
 """
 
 import asyncio
@@ -145,7 +145,7 @@ async def test_no_idempotent_call_fails_while_instances_are_killed_frozen_and_re
         async with Client.from_env(environ={}, registry=fleet.registry) as client:
             await client.ready("chaos", timeout=30)
             async with asyncio.timeout(30):
-                while len(client.candidates("chaos")) < INSTANCES:
+                while len(client.candidates("chaos")) < INSTANCES:  # noqa: ASYNC110 - only the test waits for all
                     await asyncio.sleep(0.05)
             load = Load(client.stub(EchoStub, "chaos"))
             until = time.monotonic() + SECONDS

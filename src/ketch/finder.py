@@ -1,39 +1,40 @@
-"""Finder: from a service's name to a channel to one of its instances."""
+"""Finder: from a service's name to the candidates for its calls, with channels to them."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 from .directory import Directory
 from .errors import DeadlineExceeded, Unreachable
 from .pool import Pool
+from .roster import Roster
+from .selectors.consistent_hash import consistent_hash
+from .subset import Subset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from .registry import Instance, Registry
-    from .selector import Selector
-    from .transport import Channel, Transport
+    from .plan import Plan
+    from .policy import Policies
+    from .registry import Registry
+    from .transport import Transport
 
 
 class Finder:
-    """Knows the instances of the services that are called, picks one for each call, and keeps the channels to them.
+    """Knows the instances of the services that are called, and keeps the channels to them.
 
     Args:
         registry, transport: open ones.
-        selector: makes what picks an instance; each service gets one of its own.
+        policies: how many instances of a service are used, and when one is left alone.
+        id_: this client's, which decides on the subset that it uses.
     """
 
-    def __init__(self, registry: Registry, transport: Transport, selector: Callable[[], Selector]) -> None:
+    def __init__(self, registry: Registry, transport: Transport, policies: Policies, id_: str) -> None:
         self._registry = registry
+        self._policies = policies
+        self._id = id_
         self._directory = Directory(registry, transport.name, self._changed)
-        self._pool = Pool(transport, self._directory.addresses)
-        self._make_selector = selector
-        self._known = self._directory.instances
-        self._only: dict[str, tuple[tuple[Instance, ...], Channel]] = {}  # of services with one instance
-        self._selectors: dict[str, Selector] = {}
+        self._pool = Pool(transport, self._addresses)
+        self._rosters: dict[str, Roster] = {}
         self._change = asyncio.Event()
 
     def start(self) -> None:
@@ -43,48 +44,48 @@ class Finder:
 
     async def close(self) -> None:
         """Close the channels and look no further. Closing twice is no error."""
-        self._only.clear()
         await self._directory.close()
+        for roster in self._rosters.values():
+            await roster.close()
+            roster.learn(())
         await self._pool.close()
 
-    def pick(self, service: str, tried: Collection[Channel] = ()) -> Channel | None:
-        """Return a channel to an instance that is known and wasn't tried, None where there is none."""
-        instances = self._known.get(service, ())
-        only = self._only.get(service)
-        if only is not None and only[0] is instances and not tried:
-            return only[1]
-        if tried:
-            instances = tuple(one for one in instances if self._pool.channel(one.address) not in tried)
-        if not instances:
-            return None
-        selector = self._selectors.get(service)
-        if selector is None:
-            selector = self._selectors[service] = self._make_selector()
-        if len(instances) > 1:
-            return self._pool.channel(selector(instances).address)
-        channel = self._pool.channel(instances[0].address)
-        if not tried:
-            self._only[service] = instances, channel
-        return channel
+    def roster(self, service: str) -> Roster:
+        """Return the roster of a service; it is empty before `look`."""
+        roster = self._rosters.get(service)
+        if roster is None:
+            policy = self._policies.of(service)
+            # A key has to lead every client to the same instance, which it does only if they know the same ones.
+            keyed = policy.selector == "consistent_hash" or policy.selector is consistent_hash
+            narrow = Subset(self._id, 0 if keyed else policy.subset or 0)
+            roster = self._rosters[service] = Roster(service, self._pool.channel, policy, narrow)
+        return roster
 
-    async def find(self, service: str, timeout: float | None) -> tuple[Channel, float | None]:
-        """Return a channel to an instance, and what is left of the timeout.
+    async def look(self, service: str, timeout: float | None) -> None:
+        """See to it that the service's roster is filled, and kept current.
 
         Raises:
-            Unreachable: there is none.
-            Unavailable: the registry can't be read.
+            Unreachable: the registry can't be read.
             DeadlineExceeded: the registry took too long.
         """
-        began = time.monotonic()
         try:
             async with asyncio.timeout(timeout):
                 await self._directory.look(service)
         except TimeoutError:
             raise DeadlineExceeded(f"{service}: not found within {timeout:g} s") from None
-        channel = self.pick(service)
-        if channel is None:
-            raise Unreachable(f"{service}: no instance in registry {self._registry.name} {self._registry.location}")
-        return channel, None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
+        roster = self.roster(service)
+        known = self._directory.known(service)
+        if roster.known != known:
+            roster.learn(known)
+
+    def nobody(self, plan: Plan) -> Unreachable:
+        """Return the error of a call that nobody can be found for."""
+        where = f"registry {self._registry.name} {self._registry.location}"
+        if self._directory.known(plan.service):
+            return Unreachable(f"{plan.service}: no instance in {where} fits {plan.policy.match or plan.policy.split}")
+        if self._registry.trouble:
+            return Unreachable(f"{plan.service}: no instance known; {self._registry.trouble}")
+        return Unreachable(f"{plan.service}: no instance in {where}")
 
     async def wait(self, seconds: float) -> None:
         """Wait until more is known of some service, at most so long."""
@@ -95,6 +96,11 @@ class Finder:
         except TimeoutError:
             return  # an instance may answer again although nothing has changed in the registry
 
+    def _addresses(self) -> set[str]:
+        return {one.instance.address for roster in self._rosters.values() for one in roster.candidates}
+
     def _changed(self, service: str) -> None:
-        self._only.pop(service, None)
+        roster = self._rosters.get(service)
+        if roster is not None:
+            roster.learn(self._directory.known(service))
         self._change.set()

@@ -15,6 +15,7 @@ from .registry import Instance
 from .request import Replies
 from .server import routes
 from .standard.servicers import standard
+from .stats import Stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,7 @@ class Lifecycle:
 
     def __init__(self, declared: Declared, options: Options) -> None:
         self.options = options
+        self.stats = Stats()
         self.client = Client(options, middleware=declared.middleware)
         self._declared = declared
         self._stack = AsyncExitStack()
@@ -81,6 +83,7 @@ class Lifecycle:
         await options.broker.open(options.site())
         stack.push_async_callback(self.client.stop)
         await self.client.start()
+        await self._await_needed()
         for publisher in declared.publishers:
             with _said_which_brokers_can():
                 publisher.bind(options.broker, options.codecs, source=options.name, middleware=declared.middleware)
@@ -96,11 +99,19 @@ class Lifecycle:
             with _said_which_brokers_can():
                 await consumer.start(options.broker, options.codecs, declared.middleware)
             self._started.append(consumer)
+            if consumer.stats is not None:
+                self.stats.topics.append(consumer.stats)
         instance = self._instance()
         stack.push_async_callback(self._deregister, instance)
+        options.registry.observe(self.stats)
         await options.registry.register(instance)
         stack.callback(declared.health.leave)
         declared.health.serve()
+
+    async def _await_needed(self) -> None:
+        for service, timeout in self._declared.needed.items():
+            log.info("%s: waiting for %s, at most %g s", self.options.name, service, timeout)
+            await self.client.ready(service, timeout)
 
     def _bind_requests(self, stack: AsyncExitStack) -> None:
         options, declared = self.options, self._declared
@@ -126,7 +137,7 @@ class Lifecycle:
         declared, codecs = self._declared, self.options.codecs
         served: dict[str, Route] = {}
         for servicer in declared.servicers:
-            served.update(routes(servicer, codecs, declared.middleware))
+            served.update(routes(servicer, codecs, declared.middleware, self.stats))
         # Probes and tools come without credentials, so no middleware stands before these.
         for servicer in standard(declared.servicers, declared.health, reflection=self.options.reflection):
             served.update(routes(servicer, codecs))
@@ -140,7 +151,7 @@ class Lifecycle:
             address=self.address,
             version=options.version,
             contracts=tuple(servicer.contract for servicer in self._declared.servicers),
-            metadata={**options.metadata, "transport": options.transport.name, "broker": options.broker.name},
+            metadata={**options.labels, "transport": options.transport.name, "broker": options.broker.name},
         )
 
     async def _drain(self) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
     from types import TracebackType
 
+    from .stats import Stats
     from .url import Url
+
+#: The label that says which host an instance runs on.
+HOST: Final = "host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,13 @@ class Registry(ABC):
 
         Raises:
             RegistryError: the first snapshot can't be read. Later failures are logged and outlived.
+        """
+
+    def observe(self, stats: Stats) -> None:  # noqa: B027 - optional to implement
+        """Be given what is served here and how often, before `register`. By default it isn't used.
+
+        For a registry that publishes figures, such as NATS's services protocol. `stats` lives on: read it when
+        it is asked for.
         """
 
     async def open(self) -> None:  # noqa: B027 - optional to implement

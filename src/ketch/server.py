@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, closing
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .call import Call, Kind, compose
 from .context import enter
 from .errors import (
+    Code,
     CodecError,
     DeadlineExceeded,
     Internal,
@@ -19,6 +21,7 @@ from .errors import (
     Unimplemented,
     Unknown,
 )
+from .stats import Stats
 from .transport import Route
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from .call import Middleware, Next
     from .codec import Codecs, Decode, Encode
     from .rpc import Method, Servicer
+    from .stats import MethodStats
     from .transport import Request, Stream
 
 log = logging.getLogger("ketch.server")
@@ -35,10 +39,13 @@ log = logging.getLogger("ketch.server")
 _CONTENT_TYPES = 16
 
 
-def routes(servicer: Servicer, codecs: Codecs, middleware: Sequence[Middleware] = ()) -> dict[str, Route]:
-    """Return the routes of a servicer, by method path."""
+def routes(
+    servicer: Servicer, codecs: Codecs, middleware: Sequence[Middleware] = (), stats: Stats | None = None
+) -> dict[str, Route]:
+    """Return the routes of a servicer, by method path. What they serve is counted in `stats`."""
+    stats = stats or Stats()
     return {
-        method.path: _Serving(method, getattr(servicer, name), codecs, middleware).route()
+        method.path: _Serving(method, getattr(servicer, name), codecs, middleware, stats.method(method.path)).route()
         for name, method in servicer.methods.items()
     }
 
@@ -52,7 +59,9 @@ class _Serving:
         handler: Callable[[Any], Any],
         codecs: Codecs,
         middleware: Sequence[Middleware],
+        stats: MethodStats,
     ) -> None:
+        self._stats = stats
         self._method = method
         self._handler = handler
         self._codecs = codecs
@@ -66,45 +75,62 @@ class _Serving:
         return Route(stream=self._stream)
 
     async def _unary(self, request: Request) -> bytes:
-        decode, encode = self._coders.get(request.content_type) or self._find(request.content_type)
-        payload = _read(self._method, decode, request.body)
-        enter(request)
+        stats, began = self._stats, perf_counter()  # counted in place, here and below: a call more would cost more
+        stats.running += 1
         try:
+            decode, encode = self._coders.get(request.content_type) or self._find(request.content_type)
+            payload = _read(self._method, decode, request.body)
+            enter(request)
             if self._chain is None:
                 reply = await self._handler(payload)
             else:
                 reply = await self._chain(self._call(request, payload))
-        except StatusError:
+            return self._write(encode, reply)
+        except StatusError as error:
+            stats.fail(error.code.name)
             raise
         except Exception as error:
             raise self._status(error) from error
-        return self._write(encode, reply)
+        except BaseException:
+            stats.fail(Code.CANCELLED.name)
+            raise
+        finally:
+            stats.running -= 1
+            stats.calls += 1
+            stats.seconds += perf_counter() - began
 
     async def _stream(self, request: Request, stream: Stream) -> None:
+        stats, began = self._stats, perf_counter()
+        stats.running += 1
+        try:
+            await self._converse(request, stream)
+        except StatusError as error:
+            stats.fail(error.code.name)
+            raise
+        except Exception as error:
+            raise self._status(error) from error
+        except BaseException:
+            stats.fail(Code.CANCELLED.name)
+            raise
+        finally:
+            stats.running -= 1
+            stats.calls += 1
+            stats.seconds += perf_counter() - began
+
+    async def _converse(self, request: Request, stream: Stream) -> None:
         decode, encode = self._coders.get(request.content_type) or self._find(request.content_type)
         enter(request)
         request.begin = stream.begin
-        requests = _Requests(self._method, stream, decode)
-        try:
-            await self._converse(request, requests, stream, encode)
-        except StatusError:
-            raise
-        except Exception as error:
-            raise self._status(error) from error
-        finally:
-            requests.close()
-
-    async def _converse(self, request: Request, requests: _Requests, stream: Stream, encode: Encode) -> None:
-        cardinality = self._method.cardinality
-        payload = requests if cardinality.streams_requests else await _only(self._method, requests)
-        chain = self._chain or self._answer
-        result: Any = await chain(self._call(request, payload))
-        if not cardinality.streams_replies:
-            await stream.send(self._write(encode, result))
-            return
-        async with aclosing(result):
-            async for reply in result:
-                await stream.send(self._write(encode, reply))
+        with closing(_Requests(self._method, stream, decode)) as requests:
+            payload = requests if self._method.cardinality.streams_requests else await _only(self._method, requests)
+            chain = self._chain or self._answer
+            result: Any = await chain(self._call(request, payload))
+            if not self._method.cardinality.streams_replies:
+                await stream.send(self._write(encode, result))
+                return
+            async with aclosing(result):
+                async for reply in result:
+                    await stream.send(self._write(encode, reply))
 
     async def _answer(self, call: Call) -> object:
         result = self._handler(call.payload)
@@ -135,12 +161,14 @@ class _Serving:
             raise Internal(f"{self._method.path}: the handler's reply is of the wrong type") from error
 
     def _status(self, error: Exception) -> StatusError:
-        """Return what the caller is told: nothing of our insides. The log has the rest."""
+        """Count a failure and return what the caller is told: nothing of our insides. The log has the rest."""
         path = self._method.path
         log.error("%s failed", path, exc_info=error)
+        told: StatusError = Unknown(f"{path}: the handler failed; its service's log has the reason")
         if isinstance(error, TimeoutError):
-            return DeadlineExceeded(f"{path}: timed out in its handler")
-        return Unknown(f"{path}: the handler failed; its service's log has the reason")
+            told = DeadlineExceeded(f"{path}: timed out in its handler")
+        self._stats.fail(told.code.name)
+        return told
 
 
 def _read(method: Method[Any, Any], decode: Decode, body: bytes) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from ..broker import Delivery, Outcome
 from ..call import Call, Kind
 from ..context import Context, enter
 from ..errors import CodecError, Reject
+from ..expiry import seconds_left
 from ..retry import ONCE
 from .handling import cancelled
 
@@ -60,11 +62,13 @@ class Batches:
 
     async def _work(self) -> None:
         while batch := await self._gather():
-            self._handling.running += 1
+            stats, began = self._handling.stats, time.perf_counter()
+            stats.running += 1
             try:
                 await self._handle(batch)
             finally:
-                self._handling.running -= 1
+                stats.running -= 1
+                stats.seconds += time.perf_counter() - began
             if self._handling.stopping and cancelled():
                 return  # the handler would not be cancelled; there is no time for another batch
             await asyncio.sleep(0)
@@ -89,7 +93,11 @@ class Batches:
 
     async def _handle(self, batch: list[Delivery]) -> None:
         good: list[tuple[Delivery, object]] = []
+        timed = self._handling.topic.lifetime is not None
         for delivery in batch:
+            if timed and self._handling.expired(delivery, seconds_left(delivery.message)):
+                self._settle(delivery, Outcome.DONE)
+                continue
             error = None if self._settler is None else self._handling.screen(delivery)
             if error is None:
                 try:
@@ -141,7 +149,7 @@ class Batches:
             return error
         except Exception as error:  # noqa: BLE001 - the border between ketch and the user's code
             return error
-        handling.handled += len(items)
+        handling.stats.handled += len(items)
         return None
 
     def _settle(self, delivery: Delivery, outcome: Outcome) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..call import Middleware
     from ..codec import Codecs
+    from ..stats import TopicStats
     from ..topic import Topic
 
 T = TypeVar("T")
@@ -81,12 +82,17 @@ class Consumer(Generic[T]):
     @property
     def handled(self) -> int:
         """Events that the handler has finished with, since the start."""
-        return self._handling.handled if self._handling is not None else 0
+        return self._handling.stats.handled if self._handling is not None else 0
 
     @property
     def failed(self) -> int:
         """Tries that failed, since the start."""
-        return self._handling.failed if self._handling is not None else 0
+        return self._handling.stats.failed if self._handling is not None else 0
+
+    @property
+    def stats(self) -> TopicStats | None:
+        """What has become of events since the start, None before."""
+        return self._handling.stats if self._handling is not None else None
 
     async def start(self, broker: Broker, codecs: Codecs, middleware: Sequence[Middleware] = ()) -> None:
         """Subscribe and begin to handle.
@@ -193,7 +199,7 @@ class Consumer(Generic[T]):
         if self._handling is None:
             return
         finished = self.handled + self.failed
-        if self._handling.running and finished == self._reported:
+        if self._handling.stats.running and finished == self._reported:
             log.warning(
                 "%s: no event of %s has been finished for a while; its handler may hang (timeout= bounds it)",
                 self.name,
@@ -259,7 +265,7 @@ class Consumer(Generic[T]):
         if self._dispatch is None or self._handling is None:
             return 0
         waiting = self._dispatch.waiting
-        return (waiting if isinstance(waiting, int) else len(waiting)) + self._handling.running
+        return (waiting if isinstance(waiting, int) else len(waiting)) + self._handling.stats.running
 
     async def close(self) -> None:
         """Give up the subscription; what was taken and not handled is given back. Closing twice is no error."""

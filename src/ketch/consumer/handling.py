@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ..broker import Broker, Delivery, Outcome
 from ..call import Call, Kind, compose
-from ..context import Context, enter
+from ..context import Context, current, enter
 from ..errors import BrokerError, CodecError, Reject, Retry
+from ..expiry import seconds_left
 from ..message import ONLY_GROUP
 from ..retry import ONCE, RetryPolicy
+from ..stats import TopicStats
 from .burial import Burial
 from .decoding import Decoding
 
@@ -41,8 +44,7 @@ class Handling(Generic[T]):
     Attributes:
         invoke: handle one delivery: decode it, enter its context, pass the middleware, call the handler.
         policy: how a failure is followed up.
-        handled, failed: events that a handler finished with, tries that failed.
-        running: handlers that run just now.
+        stats: what has become of events so far, and how many handlers run just now.
         stopping: whether what is to be tried again is given back instead.
     """
 
@@ -62,7 +64,7 @@ class Handling(Generic[T]):
         self.settles = broker.capabilities.redelivers
         self.policy = terms.retry or (RetryPolicy() if self.settles else ONCE)
         self.burial = Burial(broker, terms.dead_letters, terms.group, name)
-        self.handled = self.failed = self.running = 0
+        self.stats = TopicStats(topic.name, terms.group, name)
         self._guarded = self.settles and broker.capabilities.counts
         self._handler = handler
         self.stopping = False
@@ -70,6 +72,8 @@ class Handling(Generic[T]):
         self.decode: Callable[[Message], T] = Decoding(topic, codecs).decode
         self.call = self._chain(middleware)
         self.invoke = self._straight() if not middleware else self._through
+        if topic.lifetime is not None:
+            self.invoke = self._timed(self.invoke)
 
     def stop(self) -> None:
         """Wait for no retry any more: what is to be tried again is given back."""
@@ -94,6 +98,27 @@ class Handling(Generic[T]):
             return bounded(payload)
 
         return straight
+
+    def _timed(self, invoke: Callable[[Delivery], Awaitable[object]]) -> Callable[[Delivery], Awaitable[object]]:
+        def timed(delivery: Delivery) -> Awaitable[object]:
+            left = seconds_left(delivery.message)
+            if left is None:
+                return invoke(delivery)
+            if self.expired(delivery, left):
+                return _nothing()
+            handling = invoke(delivery)  # it has entered the context
+            current().deadline = monotonic() + left
+            return handling
+
+        return timed
+
+    def expired(self, delivery: Delivery, left: float | None) -> bool:
+        """Tell whether an event with so many seconds left is of no use any more, and count it."""
+        if left is None or left > 0:
+            return False
+        self.stats.expired += 1
+        log.info("%s: skipped %r, which was of use until %.1f s ago", self.name, delivery.message, -left)
+        return True
 
     def _through(self, delivery: Delivery) -> Awaitable[object]:
         message = delivery.message
@@ -126,7 +151,7 @@ class Handling(Generic[T]):
             return error
         except Exception as error:  # noqa: BLE001 - the border between ketch and the user's code
             return error
-        self.handled += 1
+        self.stats.handled += 1
         return None
 
     # what is not for the handler
@@ -151,7 +176,7 @@ class Handling(Generic[T]):
             `Outcome.AGAIN` where the broker is to deliver it again, the seconds after which to try again in place, or
             None where it is to be given up.
         """
-        self.failed += 1
+        self.stats.failed += 1
         delivery.failures += 1
         policy = self.policy
         if isinstance(error, Retry) and policy is ONCE:
@@ -160,6 +185,7 @@ class Handling(Generic[T]):
         if wait is None:
             self._log_failure(delivery, error)
             return None
+        self.stats.retried += 1
         log.warning(
             "%s failed on %r, try %d of %d, the next in %.1f s: %s",
             self.name,
@@ -202,6 +228,7 @@ class Handling(Generic[T]):
         """Put a delivery with the dead letters, however long the broker takes to be back; or give it back."""
         if error is _NOT_OURS:
             return Outcome.DONE
+        self.stats.dead += 1
         if self.terms.refused is not None:
             await self.terms.refused(delivery.message, error)
         tries = 0
@@ -226,6 +253,10 @@ class Handling(Generic[T]):
         except TimeoutError:
             return True
         return False
+
+
+async def _nothing() -> None:
+    """Stand for the handler of an event that isn't handled."""
 
 
 def cancelled() -> bool:

@@ -134,7 +134,7 @@ class Parallel:
 
     async def _work(self) -> None:
         lanes, handling, loop = self._lanes, self._handling, asyncio.get_running_loop()
-        turn = 0
+        stats, turn = handling.stats, 0
         while True:
             if not lanes.ready:
                 waiter = loop.create_future()
@@ -143,14 +143,16 @@ class Parallel:
                 continue
             key, delivery = lanes.take()
             self._out += 1
-            handling.running += 1
+            stats.running += 1
             began = time.perf_counter()
             try:
                 outcome = await self._see_through(key, delivery)
             finally:
                 self._out -= 1
-                handling.running -= 1
-            self._took += time.perf_counter() - began
+                stats.running -= 1
+            took = time.perf_counter() - began
+            stats.seconds += took
+            self._took += took
             self._count += 1
             if outcome is not None:
                 lanes.done(key)

@@ -48,8 +48,10 @@ class Serial:
             await self._handle()
             if self._handling.stopping and cancelled():
                 return
+            took = time.perf_counter() - began
+            self._handling.stats.seconds += took
             if self._pace is not None:
-                limit = self._pace.observe(len(batch), time.perf_counter() - began)
+                limit = self._pace.observe(len(batch), took)
                 if limit is not None:
                     await self._subscription.limit(limit)
 
@@ -57,7 +59,8 @@ class Serial:
         handling, waiting, settler, done = self._handling, self.waiting, self._settler, Outcome.DONE
         invoke, screen = handling.invoke, handling.screen
         turn = 0
-        handling.running = 1
+        stats = handling.stats
+        stats.running = 1
         while waiting:
             delivery = waiting.popleft()
             outcome = done
@@ -65,7 +68,7 @@ class Serial:
             if error is None:
                 try:
                     await invoke(delivery)
-                    handling.handled += 1
+                    stats.handled += 1
                 except asyncio.CancelledError as failure:
                     if cancelled():
                         raise
@@ -82,4 +85,4 @@ class Serial:
             if turn == TURN:
                 turn = 0
                 await asyncio.sleep(0)
-        handling.running = 0
+        stats.running = 0

@@ -183,6 +183,38 @@ async def test_processes_that_are_killed_at_once_all_go(url):
         await suite.until(snapshots)
 
 
+# --- go-micro
+
+
+async def test_in_go_micros_format_its_keys_and_records_are_written_and_read(etcd, etcdctl):
+    url = f"{etcd.url}?format=go-micro&ttl=2&timeout=1.5"
+    odd = Instance("a/b", "x/y", "127.0.0.1:5003", "1.0", metadata={"zone": "z1"})
+    async with at(url) as registry, aclosing(registry.watch(USER.contracts[0])) as snapshots:
+        await registry.register(USER)
+        await registry.register(odd)
+        assert (await anext(snapshots))[0].address == USER.address
+        assert etcdctl(etcd.url, "get", "--prefix", "/micro/registry/", "--keys-only").split() == [
+            "/micro/registry/a-b/x-y",
+            "/micro/registry/go.micro.srv.user/user-1",
+        ]
+        written = json.loads(etcdctl(etcd.url, "get", "/micro/registry/a-b/x-y", "--print-value-only"))
+        assert (written["name"], written["version"]) == ("a/b", "1.0")
+        (node,) = written["nodes"]
+        assert (node["id"], node["address"]) == ("x/y", "127.0.0.1:5003")
+        assert node["metadata"]["protocol"] == "grpc"
+        assert node["metadata"]["zone"] == "z1"
+
+        theirs = {"name": "greeter", "version": "latest", "metadata": None, "endpoints": None}
+        theirs["nodes"] = [{"id": "greeter-1", "address": "10.0.0.1:80", "metadata": {"protocol": "mucp"}}]
+        etcdctl(etcd.url, "put", "/micro/registry/greeter/greeter-1", json.dumps(theirs))
+        metadata = {"protocol": "mucp"}
+        await suite.see(registry, "greeter", Instance("greeter", "greeter-1", "10.0.0.1:80", metadata=metadata))
+        etcdctl(etcd.url, "put", "/micro/registry/greeter/greeter-1", json.dumps({**theirs, "name": "other"}))
+        await suite.see(registry, "greeter")
+        etcdctl(etcd.url, "del", "/micro/registry/greeter/greeter-1")
+    assert etcdctl(etcd.url, "get", "--prefix", "/micro/registry/") == ""
+
+
 # --- what the store does
 
 

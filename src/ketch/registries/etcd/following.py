@@ -165,12 +165,12 @@ class Following:
             self._complaints.make(view.prefixes[0], f"more than {_MOST_KEYS} keys are too many")
             return
         try:
-            instance = self._layout.decode(pair.key, pair.value)
+            found = self._layout.decode(pair.key, pair.value)
         except RegistryError as error:
             self._complaints.make(pair.key, error)
             return
-        if view.name is None or instance.answers_to(view.name):
-            view.keys[pair.key] = instance
+        if meant := [instance for instance in found if view.name is None or instance.answers_to(view.name)]:
+            view.keys[pair.key] = meant
 
 
 class _View:
@@ -179,12 +179,12 @@ class _View:
     def __init__(self, name: str | None, prefixes: Sequence[bytes]) -> None:
         self.name = name
         self.prefixes = prefixes
-        self.keys: dict[bytes, Instance] = {}
+        self.keys: dict[bytes, list[Instance]] = {}
         self.revision = 0
         self.cluster = 0
 
     def snapshot(self) -> tuple[Instance, ...]:
-        return tuple({instance.id: instance for instance in self.keys.values()}.values())
+        return tuple({instance.id: instance for found in self.keys.values() for instance in found}.values())
 
 
 async def _receive(stream: Stream) -> WatchResponse:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ...errors import RegistryError
-from .. import record
+from .. import gomicro, record
+from .config import GO_MICRO
 
 if TYPE_CHECKING:
     from ...registry import Instance
+    from .config import Config
 
 
 class Layout(ABC):
@@ -39,8 +41,8 @@ class Layout(ABC):
         """
 
     @abstractmethod
-    def decode(self, key: bytes, value: bytes) -> Instance:
-        """Return the instance that is filed under a key.
+    def decode(self, key: bytes, value: bytes) -> list[Instance]:
+        """Return the instances that are filed under a key; as a rule it is one.
 
         Raises:
             RegistryError: the value is no record, or one that belongs elsewhere.
@@ -71,14 +73,62 @@ class KetchLayout(Layout):
         """Return the record as every registry of ours writes it."""
         return record.encode(instance)
 
-    def decode(self, key: bytes, value: bytes) -> Instance:
+    def decode(self, key: bytes, value: bytes) -> list[Instance]:
         """Read such a record."""
         if len(value) > record.MAX_RECORD:
             raise RegistryError(f"it has {len(value)} bytes, more than {record.MAX_RECORD}")
         instance = record.decode(value)
         if key not in self.keys(instance):
             raise RegistryError(f"it is a record of {instance.service}, {instance.id}")
-        return instance
+        return [instance]
+
+
+class GoMicroLayout(Layout):
+    """go-micro's: `/micro/registry/<service>/<id>`, slashes in names written as `-` (its registry/etcd/etcd.go).
+
+    It has no place for contracts, so whoever watches a name, which may be one, has to watch everything.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = f"{prefix}/"
+
+    def keys(self, instance: Instance) -> list[bytes]:
+        """Return the one key."""
+        return [self._folder(instance.service) + _text(_flat(instance.id))]
+
+    def prefixes(self, name: str | None) -> list[bytes]:  # noqa: ARG002 - see above
+        """Return where all are."""
+        return [self._prefix.encode()]
+
+    def encode(self, instance: Instance) -> bytes:
+        """Return go-micro's record of a service with one node."""
+        return gomicro.encode(gomicro.service(instance, "etcd"))
+
+    def decode(self, key: bytes, value: bytes) -> list[Instance]:
+        """Read such a record."""
+        found = gomicro.decode(value)
+        if not key.startswith(self._folder(found.name)):
+            raise RegistryError(f"it is a record of {found.name}")
+        return gomicro.instances(found)
+
+    def _folder(self, service: str) -> bytes:
+        return _text(f"{self._prefix}{_flat(service)}/")
+
+
+def layout(config: Config) -> Layout:
+    """Return the layout that a URL asks for."""
+    return GoMicroLayout(config.prefix) if config.format == GO_MICRO else KetchLayout(config.prefix)
+
+
+def _flat(name: str) -> str:
+    return name.replace("/", "-")
+
+
+def _text(key: str) -> bytes:
+    try:
+        return key.encode()
+    except UnicodeEncodeError as error:
+        raise RegistryError(f"{key!r} is no text") from error
 
 
 def _quote(name: str) -> str:

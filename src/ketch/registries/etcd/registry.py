@@ -14,7 +14,7 @@ from ..upkeep import Upkeep
 from .config import Config
 from .etcd_pb2 import RangeRequest
 from .following import Following
-from .layout import KetchLayout
+from .layout import layout
 from .link import RANGE, Link
 from .records import Records
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ...registry import Instance
     from ...url import Url
+    from .layout import Layout
 
 log = logging.getLogger("ketch.registry")
 
@@ -41,7 +42,7 @@ class EtcdRegistry(Registry):
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._layout = KetchLayout(config.prefix)
+        self._layout = layout(config)
         self._session: _Session | None = None
         self.lag = config.ttl + 1.0  # etcd looks for leases that have run out twice a second
 
@@ -107,7 +108,7 @@ class EtcdRegistry(Registry):
 class _Session:
     """What there is between `open` and `close`."""
 
-    def __init__(self, config: Config, layout: KetchLayout) -> None:
+    def __init__(self, config: Config, layout: Layout) -> None:
         every = config.ttl / _RENEWALS
         self._prefix = config.prefix.encode()
         self._every = every

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from ketch.calling import breaker as breaker_module
 from ketch.calling.breaker import Breaker
 from ketch.calling.budget import Budget
 from ketch.calling.bulkhead import Bulkhead
-from ketch.calling.calls import breaker as breaker_module
 from ketch.calling.hedging import Hedging
 from ketch.errors import DeadlineExceeded, ResourceExhausted, Unreachable
 

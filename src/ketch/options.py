@@ -21,6 +21,7 @@ from .url import Url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from socket import socket
 
     from .selector import SelectorMaker
 
@@ -39,6 +40,7 @@ class Options:
         request_timeout, grace: seconds; a request_timeout of 0 is none.
         log_level: a level's name.
         reflection: tools are told what the server serves.
+        shared: a socket that other workers accept from as well, served beside `address`; with `advertise` instead.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Options:
     log_level: str
     reflection: bool
     settings: Settings = field(repr=False)
+    shared: socket | None = None
 
     def site(self) -> Site:
         """Return what the broker gets to know of this program."""

@@ -223,7 +223,6 @@ def test_a_service_is_run_by_name_and_stops_with_exit_code_zero(greeter):
         (["greeter"], "no MODULE:SERVICE"),
         (["greeter:service", "--broker", "natss"], "Broker natss not found; did you mean nats"),
         (["greeter:service", "--workers", "2", "--selector", "x"], "Selector x not found"),
-        (["greeter:service", "--workers", "2", "--server-address", "127.0.0.1:5001"], "2 workers can't share"),
         (["broken:service"], "ZeroDivisionError"),
     ],
 )

@@ -52,8 +52,6 @@ def _table(status: Status) -> str:
     if status.failed:
         head += f", the last reload failed: the new workers {status.failed}"
     rows: list[tuple[str, ...]] = [_HEADS]
-        ("WORKER", "PID", "UP", "RESTARTS", "STATE", "CALLS", "ERRORS", "CALLS/S", "EVENTS", "EVENTS/S", "MEMORY")
-    ]
     rows += [_row(line) for line in status.workers]
     methods, topics = status.stats.methods, status.stats.topics
     rows.append((

@@ -234,7 +234,7 @@ class Transport(ABC):
 
     #: The plugin's name, as in its entry point; instances of a service say so in their `transport` label.
     name: ClassVar[str]
-    #: Whether it can `share` a socket, so that several processes of a service serve one port.
+    #: Whether it can `share` a socket.
     shares: ClassVar[bool] = False
 
     @classmethod
@@ -262,15 +262,8 @@ class Transport(ABC):
         """Return a channel to an address; no IO before its first call."""
 
     async def share(self, listening: socket.socket, routes: Mapping[str, Route]) -> Listener:  # noqa: ARG002 - see below
-        """Serve `routes` on a stream socket that is bound and that other processes accept from as well.
-
-        The listener owns this process's copy of it. When it stops, connections that wait in the socket are left to the
-        others. Only where `shares` says that it can.
-
-        Raises:
-            ConfigurationError: it can't.
-        """
-        raise ConfigurationError(f"transport {self.name} can't share {listening.getsockname()} with other processes")
+        """Serve `routes` on a bound socket that others accept from too; what waits in it at the end is left to them."""
+        raise ConfigurationError(f"transport {self.name} can't share {listening.getsockname()}")
 
     @property
     def tls(self) -> Tls:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -29,15 +30,23 @@ _LAST_WORDS: Final = 1.0
 class Process:
     """A process that was started, until it was seen to have ended.
 
-    Attributes:
+    Args:
         serial: a number of its own.
+        command: starts it.
+        sockets: what it may ask for.
+        wake: called when it becomes ready.
+        silence: seconds of it after which its event loop counts as blocked.
+
+    Attributes:
+        serial: as given.
         born: on `time.monotonic()`'s clock.
         report: the last that it said.
         stopping: whether it was told to stop.
-        ended: done, with the exit code, when it has ended and its link was read to the end.
     """
 
-    def __init__(self, serial: int, command: Sequence[str], sockets: Sockets, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, serial: int, command: Sequence[str], sockets: Sockets, wake: Callable[[], None], silence: float = SILENCE
+    ) -> None:
         self.serial = serial
         self.born = time.monotonic()
         self.report = Report()
@@ -45,6 +54,7 @@ class Process:
         self.call_rate = self.event_rate = 0.0
         self._sockets = sockets
         self._wake = wake
+        self._silence = silence
         self._heard = 0.0
         self._hung = False
         ours, theirs = socket.socketpair()
@@ -70,7 +80,7 @@ class Process:
     def hanging(self) -> float:
         """Seconds that its event loop has not turned, 0 where that is not worth a word."""
         silence = time.monotonic() - self._heard
-        return silence if self.report.ready and silence > SILENCE else 0.0
+        return silence if self.report.ready and silence > self._silence else 0.0
 
     @property
     def state(self) -> str:
@@ -114,6 +124,10 @@ class Process:
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
         self._link.close()
+        own = self.report.address
+        if own.startswith("unix:") and own.endswith(f".{self.serial}"):
+            with contextlib.suppress(OSError):  # gone, unless it was killed
+                os.unlink(own.removeprefix("unix:"))  # noqa: PTH108 - one system call
 
     async def _read(self) -> None:
         async for said in self._link.read():

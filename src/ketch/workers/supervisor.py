@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from .changes import Changes
 from .console import Console
-from .process import Process, say
+from .process import SILENCE, Process, say
 from .reload import Reload
 from .reports import Status
 from .slot import Slot, line_of
@@ -118,7 +118,8 @@ class Supervisor:
 
     def spawn(self) -> Process:
         """Start a process."""
-        return Process(next(self._serials), self._command, self._sockets, self._wake.set)
+        silence = min(SILENCE, self._terms.hang or SILENCE)
+        return Process(next(self._serials), self._command, self._sockets, self._wake.set, silence)
 
     def dismiss(self, process: Process, number: int) -> None:
         """Have a process drain and end."""

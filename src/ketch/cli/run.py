@@ -56,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run here, or in child processes where there is something to watch over."""
     if arguments.supervised is not None:
         return _work(arguments)
+    if sys.platform == "win32" and (arguments.workers or arguments.reload):
+        raise ConfigurationError("--workers and --reload need POSIX: on Windows run one process, without them")
     if arguments.workers is None and not arguments.reload:
         load(arguments.service, arguments.app_dir).run(arguments)
         return 0

@@ -94,7 +94,9 @@ class Supervised:
             raise ConfigurationError(f"the supervisor hands over no socket for {address}: {error}") from error
         if not descriptors:
             raise AddressUnavailable(grant.error)
-        return grant.address, socket.socket(fileno=descriptors[0])
+        listening = socket.socket(fileno=descriptors[0])
+        listening.set_inheritable(False)
+        return grant.address, listening
 
     async def report(self, report: Report) -> None:
         """Say how this worker is.

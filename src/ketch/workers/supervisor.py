@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _CONFIGURATION: Final = 2
 #: Seconds between two looks at the workers, and at the files; what they say is heard at once.
 _TICK: Final = 0.1
+#: Seconds for such a look that tell that this process was held up itself.
+_LATE: Final = 1.0
 #: Seconds that a worker which was killed may take to be gone.
 _DEATH: Final = 5.0
 
@@ -80,6 +82,7 @@ class Supervisor:
         self._signals = 0
         self._code: int | None = None
         self._ever_ready = False
+        self._late = False
         self._wake = asyncio.Event()
 
     def run(self) -> int:
@@ -159,9 +162,11 @@ class Supervisor:
             self._reload.begin()
 
     async def _pause(self) -> None:
+        began = time.monotonic()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), _TICK)
         self._wake.clear()
+        self._late = time.monotonic() - began > _LATE
 
     async def _look(self, slot: Slot) -> None:
         process = slot.process
@@ -189,6 +194,8 @@ class Supervisor:
                 say(f"worker {slot.number} is not ready after {self._terms.start:g} s, killing it")
                 await process.abort()
             return
+        if self._late:
+            return  # we hung ourselves: what workers said meanwhile isn't read yet
         if process.changed_hanging():
             how = "does not turn: a handler blocks it; others take its calls" if process.hanging else "turns again"
             say(f"worker {slot.number} (pid {process.pid}): its event loop {how}")

@@ -152,6 +152,16 @@ class Process:
             self._link.refuse(str(error))
 
 
+def how_it_ended(code: int) -> str:
+    """Say what an exit code means."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
 def _calls(report: Report) -> int:
     return sum(method.calls for method in report.stats.methods)
 

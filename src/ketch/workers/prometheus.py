@@ -22,7 +22,9 @@ def text(status: Status) -> str:
 
 
 def _workers(status: Status, base: Labels) -> Iterator[str]:
-    lines = [({**base, "worker": str(line.number)}, line) for line in status.workers if line.state != "stopping"]
+    # While workers are replaced there are two of a number; the first is the one in its place.
+    places = {line.number: line for line in reversed(status.workers) if line.state != "stopping"}
+    lines = [({**base, "worker": str(number)}, line) for number, line in sorted(places.items())]
     yield from _metric("ketch_workers_serving", "gauge", "Workers that do their work.", [(base, status.serving)])
     yield from _metric("ketch_reloads_total", "counter", "Times all were replaced.", [(base, status.reloads)])
     yield from _metric(

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from .process import say
+from .process import how_it_ended, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,12 +72,10 @@ class Reload:
 
     async def _run(self, why: str) -> None:
         say(f"{why}, starting new workers")
-        for number in range(len(self._slots)):
-            if number == 1 and (trouble := await self._trouble()):
-                break
-            self.fresh.append(self._spawn())
-        else:
-            trouble = await self._trouble()
+        try:
+            trouble = await self._start()
+        except OSError as error:  # no more processes, memory or file descriptors
+            trouble = f"could not be started: {error.strerror}"
         self.failed = trouble
         if trouble:
             old = sum(slot.process is not None for slot in self._slots)
@@ -92,13 +90,21 @@ class Reload:
         self.done += 1
         say(f"{len(self._slots)} new worker(s) serve, the old ones drain")
 
+    async def _start(self) -> str:
+        """Start as many as there are to be; return what is wrong with them, "" for nothing."""
+        for number in range(len(self._slots)):
+            if number == 1 and (trouble := await self._trouble()):
+                return trouble
+            self.fresh.append(self._spawn())
+        return await self._trouble()
+
     async def _trouble(self) -> str:
         """Wait until those that start are ready; return why they never will be, "" when they are."""
         deadline = time.monotonic() + self._patience
         while not all(process.report.ready for process in self.fresh):
             for process in self.fresh:
                 if (code := process.look()) is not None:
-                    return f"ended with exit code {code}"
+                    return how_it_ended(code)
             if time.monotonic() > deadline:
                 return f"were not ready after {self._patience:g} s"
             await asyncio.sleep(_LOOK)

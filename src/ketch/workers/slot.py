@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -45,14 +44,13 @@ class Slot:
         self._due = 0.0
         return before
 
-    def bury(self, code: int) -> None:
-        """Note that its process has ended, and have another started in a while."""
+    def bury(self, how: str) -> None:
+        """Note how its process has ended, and have another started in a while."""
         process, self.process = self.process, None
         now = time.monotonic()
         if process is not None and now - process.born >= _LONG_LIFE:
             self._pause = _BACKOFF
-        ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        say(f"worker {self.number} {ended}, starting it again in {self._pause:g} s")
+        say(f"worker {self.number} {how}, starting it again in {self._pause:g} s")
         self._due = now + self._pause
         self._pause = min(self._pause * 2, _MAX_BACKOFF)
         self.restarts += 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from .changes import Changes
 from .console import Console
-from .process import SILENCE, Process, say
+from .process import SILENCE, Process, how_it_ended, say
 from .reload import Reload
 from .reports import Status
 from .slot import Slot, line_of
@@ -105,7 +105,7 @@ class Supervisor:
             say(f"{terms.count} worker(s)" + (", reloading on change" if terms.folders else ""))
             stack.push_async_callback(self._stop)
             for slot in self._slots:
-                slot.fill(self.spawn())
+                self._fill(slot)
             await self._watch()
         return self._code or 0
 
@@ -172,7 +172,7 @@ class Supervisor:
         process = slot.process
         if process is None:
             if slot.due and not self._reload.running:
-                slot.fill(self.spawn())
+                self._fill(slot)
             return
         self._ever_ready |= process.ready
         code = process.look()
@@ -181,11 +181,17 @@ class Supervisor:
             return
         await self._bury(process)
         if code != _CONFIGURATION or self._ever_ready:
-            slot.bury(code)
+            slot.bury(how_it_ended(code))
             return
         slot.forget()  # nothing but a change of files helps
         if not self._terms.folders:
             self._code = _CONFIGURATION
+
+    def _fill(self, slot: Slot) -> None:
+        try:
+            slot.fill(self.spawn())
+        except OSError as error:  # no more processes, memory or file descriptors, just now
+            slot.bury(f"could not be started: {error.strerror}")
 
     async def _check(self, slot: Slot, process: Process) -> None:
         """See to a worker that doesn't become ready, or whose event loop is blocked."""

@@ -49,7 +49,7 @@ BLOCKED = 0.002
 #: name -> servers, client
 PAIRS = {
     "ketch": ("ketch", "ketch"),
-    "ketch, stock clients": ("ketch", "grpc.aio"),
+    "stock clients": ("ketch", "grpc.aio"),
     "grpc.aio": ("grpc.aio", "grpc.aio"),
 }
 LOADERS, CONNECTIONS, IN_FLIGHT = 2, 8, 64
@@ -215,12 +215,12 @@ def main() -> None:
                         result = measure(client, runtime, address, pids, name, arguments.seconds)
                         results.setdefault((handler, pair, count), []).append(result)
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    print(f"{os.cpu_count()} cores\n{'':16}{'':22}{'workers':>8}{'calls/s':>10}{'per CPU second':>16}")
+    print(f"{os.cpu_count()} cores\n{'':16}{'':15}{'workers':>8}{'calls/s':>10}{'per CPU second':>16}")
     for handler in HANDLERS:
         for pair in PAIRS:
             for count in range(1, arguments.most + 1):
                 rate, efficiency = map(max, zip(*results[handler, pair, count], strict=True))
-                print(f"{handler:16}{pair:22}{count:8}{rate:10,.0f}{efficiency:16,.0f}")
+                print(f"{handler:16}{pair:15}{count:8}{rate:10,.0f}{efficiency:16,.0f}")
                 panels.setdefault(f"workers: {handler}", {}).setdefault(pair, []).append((count, rate))
     if arguments.picture:
         title = f"N workers behind one port, on {os.cpu_count()} cores that the clients use as well"

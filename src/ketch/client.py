@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from . import context, settings
-from .attempts import USUAL, CallOptions, make, ready
+from . import settings
 from .call import Call, compose
-from .codec import JSON, PROTOBUF
-from .context import wanted
+from .calling.attempts import USUAL, CallOptions
+from .calling.calls import Calling
+from .calling.optioned import Optioned, Outgoing
 from .conversation import Conversation, Opened
-from .errors import CodecError, Internal, NotRunning, Unreachable
-from .finder import Finder
-from .optioned import Optioned, Outgoing
 from .options import Options, build
 from .rpc import Caller, Cardinality, Method, ReplyStream, Stub
 from .topic import Publisher, Topic
@@ -25,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Mapping, Sequence
 
     from .call import Middleware
-    from .codec import Decode, Encode
+    from .policy import CallPolicy
     from .rpc import Metadata, Reply
-    from .transport import Channel, Stream
+    from .selector import Candidate
 
 Q = TypeVar("Q")
 P = TypeVar("P")
@@ -46,12 +42,10 @@ class Client(Caller):
         self.options = options
         self._middleware = tuple(middleware)
         self._chain = compose(self._middleware, self._last) if self._middleware else None
-        self._finder = Finder(options.registry, options.transport, options.selector)
-        self._coders: dict[Method[Any, Any], tuple[Encode, Decode, str]] = {}
+        self._calling = Calling(options)
         self._stack = AsyncExitStack()
         self._broker_open = False
         self._opening = asyncio.Lock()
-        self._running = False
 
     @classmethod
     def from_env(
@@ -70,7 +64,7 @@ class Client(Caller):
             name: what the tool is called in the events that it publishes; by default what `MICRO_SERVER_NAME` says.
             environ: instead of this process's environment.
             middleware: around each call and each published event.
-            pinned: `broker`, `registry`, `transport`, … that code decides.
+            pinned: `broker`, `registry`, `transport`, `policies`, … that code decides.
 
         Raises:
             ConfigurationError: a setting is unknown or wrong.
@@ -79,7 +73,13 @@ class Client(Caller):
         return cls(options, middleware=middleware)
 
     def stub(
-        self, contract: type[S], service: str = "", *, wait_for_ready: bool = False, compress: bool | None = None
+        self,
+        contract: type[S],
+        service: str = "",
+        *,
+        wait_for_ready: bool = False,
+        compress: bool | None = None,
+        policy: CallPolicy | None = None,
     ) -> S:
         """Return a stub of a contract.
 
@@ -88,8 +88,10 @@ class Client(Caller):
             service: narrows it down to the instances of one service.
             wait_for_ready: where no instance can be reached, wait for one until the call's deadline instead of failing.
             compress: whether requests are compressed, None as the transport is configured.
+            policy: how its calls are made, over what `ketch.toml` and the client's `policies` say; make one and keep
+                it, for what is learnt of its calls goes by it.
         """
-        options = CallOptions(wait_for_ready=wait_for_ready, compress=compress)
+        options = CallOptions(wait_for_ready=wait_for_ready, compress=compress, policy=policy)
         return contract(self if options == USUAL else Optioned(self.unary, self.stream, options), service)
 
     async def connect_broker(self) -> None:
@@ -98,7 +100,7 @@ class Client(Caller):
         Raises:
             BrokerUnavailable: it can't be reached.
         """
-        self._check_running()
+        self._calling.check_running()
         async with self._opening:
             if not self._broker_open:
                 await self.options.broker.open(self.options.site())
@@ -127,9 +129,9 @@ class Client(Caller):
     ) -> Reply[P]:
         """Make one call; a stub's method does this. Without a timeout the client's default bounds it."""
         if timeout is None and options.bounded:
-            timeout = self.options.request_timeout or None
+            timeout = self._calling.plans.find(service, method, options).timeout
         if self._chain is None:
-            return self._unary(service, method, request, timeout, metadata, options)
+            return self._calling.unary(service, method, request, timeout, metadata, options)
         return self._unary_through(Outgoing(service, method, request, timeout, metadata, options))
 
     def stream(
@@ -158,75 +160,7 @@ class Client(Caller):
         Raises:
             DeadlineExceeded: none could be within `timeout` seconds.
         """
-        self._check_running()
-        await ready(self._finder, service, timeout)
-
-    async def _unary(
-        self,
-        service: str,
-        method: Method[Q, P],
-        request: Q,
-        timeout: float | None,
-        metadata: Metadata | None,
-        options: CallOptions,
-    ) -> P:
-        encode, decode, content_type = self._coders.get(method) or self._find_coders(method)
-        body = encode(request)
-        left = context.current().remaining()
-        if left is not None:
-            # A handler's own deadline bounds the calls it makes: nobody waits for their answers after it.
-            timeout = left if timeout is None else min(left, timeout)
-        began = monotonic()
-        failed = None
-        channel = self._finder.pick(service)
-        if channel is not None:
-            try:
-                reply = await channel.unary(
-                    method.path,
-                    body,
-                    content_type=content_type,
-                    metadata=metadata,
-                    timeout=timeout,
-                    received=wanted(),
-                    compress=options.compress,
-                )
-            except Unreachable as error:
-                failed = channel, error
-        if channel is None or failed is not None:
-            reply = await self._again(service, method, body, content_type, metadata, timeout, options, began, failed)
-        try:
-            decoded: P = decode(reply)
-        except CodecError as error:
-            raise Internal(f"{method.path}: the reply is wrong: {error}") from error
-        return decoded
-
-    def _again(
-        self,
-        service: str,
-        method: Method[Any, Any],
-        body: bytes,
-        content_type: str,
-        metadata: Metadata | None,
-        timeout: float | None,
-        options: CallOptions,
-        began: float,
-        failed: tuple[Channel, Unreachable] | None,
-    ) -> Awaitable[bytes]:
-        """Make a call that no instance is known for, or that could not be made at the first one."""
-        self._check_running()
-
-        def send(channel: Channel, left: float | None) -> Awaitable[bytes]:
-            return channel.unary(
-                method.path,
-                body,
-                content_type=content_type,
-                metadata=metadata,
-                timeout=left,
-                received=wanted(),
-                compress=options.compress,
-            )
-
-        return make(self._finder, service, send, timeout=timeout, began=began, options=options, failed=failed)
+        await self._calling.ready(service, timeout)
 
     async def _unary_through(self, call: Outgoing) -> Any:
         return await (self._chain or self._last)(call)
@@ -235,54 +169,28 @@ class Client(Caller):
         if not isinstance(call, Outgoing):
             raise TypeError("a middleware must pass on the call that it was given")
         if call.method.cardinality is Cardinality.UNARY:
-            return await self._unary(call.service, call.method, call.payload, call.timeout, call.metadata, call.options)
-        return await self._open_stream(call)
-
-    async def _open_stream(self, call: Outgoing) -> Opened:
-        self._check_running()
-        encode, decode, content_type = self._coders.get(call.method) or self._find_coders(call.method)
-
-        def send(channel: Channel, left: float | None) -> Awaitable[Stream]:
-            return channel.stream(
-                call.name,
-                content_type=content_type,
-                metadata=call.metadata,
-                timeout=left,
-                compress=call.options.compress,
+            return await self._calling.unary(
+                call.service, call.method, call.payload, call.timeout, call.metadata, call.options
             )
+        return await self._calling.open(call)
 
-        timeout = self._bound(call.timeout)
-        stream = await make(self._finder, call.service, send, timeout=timeout, began=monotonic(), options=call.options)
-        return stream, encode, decode
+    def candidates(self, service: str) -> tuple[Candidate, ...]:
+        """Return what this client knows of the instances that its calls to a service go to, for whoever looks on.
 
-    def _bound(self, timeout: float | None) -> float | None:
-        # A handler's own deadline bounds the calls it makes: nobody waits for their answers after it.
-        left = context.current().remaining()
-        if left is None:
-            return timeout
-        return left if timeout is None else min(left, timeout)
-
-    def _find_coders(self, method: Method[Any, Any]) -> tuple[Encode, Decode, str]:
-        binary = hasattr(method.request, "DESCRIPTOR")
-        codec = method.codec or self.options.codecs.find(PROTOBUF if binary else JSON)
-        coders = codec.encoder(method.request), codec.decoder(method.reply), codec.content_type
-        self._coders[method] = coders
-        return coders
-
-    def _check_running(self) -> None:
-        if not self._running:
-            raise NotRunning("the client is used before it was opened or after it was closed")
+        Empty before the first call to it.
+        """
+        return self._calling.finder.roster(service).candidates
 
     async def start(self) -> None:
         """Begin, with plugins that are open already: a service's own client is started so."""
-        self._running = True
+        self._calling.running = True
         self._opening = asyncio.Lock()
-        self._stack.push_async_callback(self._finder.close)
-        self._finder.start()
+        self._stack.push_async_callback(self._calling.close)
+        self._calling.finder.start()
 
     async def stop(self) -> None:
         """Close the channels, and what `start` or `async with` opened. Stopping twice is no error."""
-        self._running = False
+        self._calling.running = False
         self._broker_open = False
         await self._stack.aclose()
 

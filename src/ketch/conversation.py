@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from .codec import Decode, Encode
-from .errors import CodecError, Internal, StatusError, Unreachable
+from .errors import CodecError, Internal, StatusError
 from .rpc import One, ReplyStream
-from .transport import Stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 
+    from .codec import Decode, Encode
+    from .transport import Stream
+
 P = TypeVar("P")
 
-#: How often a call with one request is made again that was refused unseen.
-_RETRIES: Final = 2
 
-Opened: TypeAlias = tuple[Stream, Encode, Decode]
+class Opened(NamedTuple):
+    """A streaming call that was begun.
+
+    Attributes:
+        stream: it.
+        encode, decode: of its messages.
+        again: begins the call once more after an error, elsewhere; raises the error where that could do harm.
+    """
+
+    stream: Stream
+    encode: Encode
+    decode: Decode
+    again: Callable[[StatusError], Awaitable[Opened]]
 
 
 class Conversation(ReplyStream[P], Generic[P]):
@@ -33,10 +45,11 @@ class Conversation(ReplyStream[P], Generic[P]):
         self._open = open_
         self._requests = requests
         self._stream: Stream | None = None
+        self._again: Callable[[StatusError], Awaitable[Opened]]
         self._decode: Decode
         self._sender: asyncio.Task[None] | None = None
         self._ended = False
-        self._retries = _RETRIES
+        self._replied = False
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -59,27 +72,29 @@ class Conversation(ReplyStream[P], Generic[P]):
 
     async def _next(self) -> P:
         while True:
-            stream = self._stream or await self._begin()
+            stream = self._stream or await self._begin(self._open)
             try:
                 body = await stream.receive()
                 break
             except StatusError as error:
                 self._raise_own_failure()
-                if not isinstance(error, Unreachable) or not isinstance(self._requests, One) or not self._retries:
+                if self._replied or not isinstance(self._requests, One):
                     raise
-                # No server has looked at it, and its one request can be sent again.
-                self._retries -= 1
+                # Its one request can be sent again, and nobody has seen a reply.
+                again = partial(self._again, error)
                 await self._leave()
+                await self._begin(again)
         if body is None:
             raise StopAsyncIteration
+        self._replied = True
         try:
             reply: P = self._decode(body)
         except CodecError as error:
             raise Internal(f"{self._path}: a reply is wrong: {error}") from error
         return reply
 
-    async def _begin(self) -> Stream:
-        self._stream, encode, self._decode = await self._open()
+    async def _begin(self, open_: Callable[[], Awaitable[Opened]]) -> Stream:
+        self._stream, encode, self._decode, self._again = await open_()
         self._sender = asyncio.create_task(self._send(self._stream, encode), name=f"ketch requests of {self._path}")
         return self._stream
 

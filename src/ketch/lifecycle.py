@@ -88,6 +88,7 @@ class Lifecycle:
         await options.broker.open(options.site())
         stack.push_async_callback(self.client.stop)
         await self.client.start()
+        await self._await_needed()
         for publisher in declared.publishers:
             with _said_which_brokers_can():
                 publisher.bind(options.broker, options.codecs, source=options.name, middleware=declared.middleware)
@@ -119,6 +120,11 @@ class Lifecycle:
             self._listeners.append(await options.transport.listen(options.address, served))
         if options.shared is not None:
             self._listeners.append(await options.transport.share(options.shared, served))
+
+    async def _await_needed(self) -> None:
+        for service, timeout in self._declared.needed.items():
+            log.info("%s: waiting for %s, at most %g s", self.options.name, service, timeout)
+            await self.client.ready(service, timeout)
 
     def _bind_requests(self, stack: AsyncExitStack) -> None:
         options, declared = self.options, self._declared
@@ -158,7 +164,7 @@ class Lifecycle:
             address=self.address,
             version=options.version,
             contracts=tuple(servicer.contract for servicer in self._declared.servicers),
-            metadata={**options.metadata, "transport": options.transport.name, "broker": options.broker.name},
+            metadata={**options.labels, "transport": options.transport.name, "broker": options.broker.name},
         )
 
     async def _drain(self) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from socket import gethostname
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from . import policyfile
 from .broker import Broker, Site
 from .codec import Codecs
 from .errors import ConfigurationError
 from .plugins import Plugins, locate
-from .registry import Registry
-from .selectors.random import random
-from .selectors.round_robin import round_robin
+from .policy import Policies
+from .registry import HOST, Registry
+from .selecting import SELECTORS, find
 from .settings import KNOWN, Settings, suggest
 from .tls import OPTIONS as TLS_OPTIONS
 from .tls import Tls
@@ -20,12 +23,10 @@ from .transport import Transport
 from .url import Url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from socket import socket
 
     from .selector import SelectorMaker
-
-_SELECTORS: dict[str, SelectorMaker] = {"round_robin": round_robin, "random": random}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Options:
         address, advertise: what the server listens on, and what others are told ("" for the same).
         metadata: labels of this instance.
         broker, registry, transport, codecs, selector: the configured plugins, ready to connect.
+        policies: how calls are made: what code says over what `ketch.toml` says.
         request_timeout, grace: seconds; a request_timeout of 0 is none.
         log_level: a level's name.
         reflection: tools are told what the server serves.
@@ -54,12 +56,18 @@ class Options:
     transport: Transport
     codecs: Codecs
     selector: SelectorMaker
+    policies: Policies
     request_timeout: float
     grace: float
     log_level: str
     reflection: bool
     settings: Settings = field(repr=False)
     shared: socket | None = None
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """This instance's labels, with the host that it runs on."""
+        return {HOST: gethostname(), **self.metadata}
 
     def site(self) -> Site:
         """Return what the broker gets to know of this program."""
@@ -95,6 +103,7 @@ def build(settings: Settings, pinned: Mapping[str, Any]) -> Options:
         transport=_secured(_plugin(plugins, Transport, settings, pinned), value),
         codecs=_codecs(plugins),
         selector=_selector(value("selector")),
+        policies=_policies(pinned.get("policies"), settings["config_file"]),
         request_timeout=value("client_request_timeout"),
         grace=value("shutdown_grace"),
         log_level=settings["log_level"],
@@ -152,8 +161,8 @@ def _with_address(kind: str, settings: Settings, code: str | None) -> Url:
 
 _RANK_OF_CODE = 3
 #: What code may say: whatever can be set, but for what configures the program and not ketch.
-_PINNABLE = {setting.name for setting in KNOWN} - {
-    "log_level",
+_PINNABLE = {"policies", *(setting.name for setting in KNOWN)} - {
+    *("log_level", "config_file"),
     *("broker_address", "registry_address", "transport_address"),
 }
 
@@ -169,9 +178,16 @@ def _codecs(plugins: Plugins) -> Codecs:
 
 
 def _selector(chosen: str | SelectorMaker) -> SelectorMaker:
-    if not isinstance(chosen, str):
-        return chosen
-    if chosen not in _SELECTORS:
-        hint = suggest(chosen, set(_SELECTORS)) or f"; there are: {', '.join(_SELECTORS)}"
+    if isinstance(chosen, str) and chosen not in SELECTORS:
+        hint = suggest(chosen, set(SELECTORS)) or f"; there are: {', '.join(SELECTORS)}"
         raise ConfigurationError(f"Selector {chosen} not found{hint}")
-    return _SELECTORS[chosen]
+    return find(chosen)
+
+
+def _policies(said: Any, file: str) -> Policies:
+    written = policyfile.read(file)
+    if said is None:
+        return written
+    if not isinstance(said, Mapping):
+        raise ConfigurationError(f"policies is a mapping from names to CallPolicy, not a {type(said).__name__}")
+    return Policies(said).over(written)

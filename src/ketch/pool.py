@@ -1,4 +1,4 @@
-"""Pool: one channel to each address that is called."""
+"""Pool: the channels to each address that is called."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Pool:
 
     Args:
         transport: makes the channels.
-        addresses: returns those that are known to be served.
+        addresses: returns those that are in use.
     """
 
     def __init__(self, transport: Transport, addresses: Callable[[], set[str]]) -> None:
         self._transport = transport
         self._addresses = addresses
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[tuple[str, int], Channel] = {}
         self._pruning: asyncio.Task[None] | None = None
 
-    def channel(self, address: str) -> Channel:
-        """Return the channel to an address."""
-        channel = self._channels.get(address)
+    def channel(self, address: str, number: int = 0) -> Channel:
+        """Return a channel to an address; each number has one of its own."""
+        channel = self._channels.get((address, number))
         if channel is None:
-            channel = self._channels[address] = self._transport.connect(address)
+            channel = self._channels[address, number] = self._transport.connect(address)
         return channel
 
     def start(self) -> None:
@@ -55,12 +55,13 @@ class Pool:
 
     async def _prune(self) -> None:
         # An instance that left the registry may still be finishing our calls, so its channel is closed a round later.
-        gone: set[str] = set()
+        gone: set[tuple[str, int]] = set()
         while True:
             await asyncio.sleep(_LINGER)
-            missing = set(self._channels) - self._addresses()
-            for address in gone & missing:
-                await _close(self._channels.pop(address))
+            used = self._addresses()
+            missing = {key for key in self._channels if key[0] not in used}
+            for key in gone & missing:
+                await _close(self._channels.pop(key))
             gone = missing
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from .stats import Stats
     from .url import Url
+
+#: The label that says which host an instance runs on.
+HOST: Final = "host"
 
 
 @dataclass(frozen=True, slots=True)

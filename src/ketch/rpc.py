@@ -206,7 +206,7 @@ class One(AsyncIterable[Q]):
     """The requests of a call that has one; they can be gone through again."""
 
     def __init__(self, request: Q) -> None:
-        self._request = request
+        self.request = request
 
     async def __aiter__(self) -> AsyncIterator[Q]:
-        yield self._request
+        yield self.request

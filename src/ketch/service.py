@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import settings
+from .calling.attempts import USUAL, CallOptions
+from .calling.optioned import Optioned
 from .declarations import Declarations
 from .errors import ConfigurationError, NotRunning
 from .lifecycle import Lifecycle
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from .broker import Broker
     from .call import Middleware
     from .client import Client
+    from .policy import CallPolicy
     from .registry import Registry
     from .rpc import Metadata, Reply
+    from .selector import SelectorMaker
     from .transport import Transport
 
 Q = TypeVar("Q")
@@ -41,7 +45,8 @@ class Service(Declarations, Caller):
         version: its version.
         address: what the server listens on: `host:port`, port 0 for a free one, or `unix:/path`.
         broker, registry, transport: a plugin's name, its URL or an object.
-        selector: how a call's instance is picked, `round_robin` or `random`.
+        selector: how a call's instance is picked: `least_busy`, `round_robin`, `random`, `consistent_hash`.
+        policies: how its calls are made, by service, contract or `contract/Method`; "" for all of them.
         middleware: around all that is published, consumed, requested and served; the first is outermost.
         request_timeout: seconds that a call made by this service may take unless it says otherwise itself.
         grace: seconds that handlers and calls may go on after the service was told to stop.
@@ -57,7 +62,8 @@ class Service(Declarations, Caller):
         broker: str | Broker | None = None,
         registry: str | Registry | None = None,
         transport: str | Transport | None = None,
-        selector: str | None = None,
+        selector: str | SelectorMaker | None = None,
+        policies: Mapping[str, CallPolicy] | None = None,
         middleware: Sequence[Middleware] = (),
         request_timeout: float | None = None,
         grace: float | None = None,
@@ -72,6 +78,7 @@ class Service(Declarations, Caller):
             "registry": registry,
             "transport": transport,
             "selector": selector,
+            "policies": policies,
             "client_request_timeout": request_timeout,
             "shutdown_grace": grace,
             "server_metadata": metadata,
@@ -80,9 +87,27 @@ class Service(Declarations, Caller):
         self._running: Lifecycle | None = None
         self._entered: list[Any] = []
 
-    def stub(self, contract: type[S], service: str = "") -> S:
-        """Return a stub to call other services with while this one runs; `service` narrows it down to one of them."""
-        return contract(self, service)
+    def stub(
+        self,
+        contract: type[S],
+        service: str = "",
+        *,
+        wait_for_ready: bool = False,
+        compress: bool | None = None,
+        policy: CallPolicy | None = None,
+    ) -> S:
+        """Return a stub to call other services with while this one runs; the arguments are those of `Client.stub`."""
+        options = CallOptions(wait_for_ready=wait_for_ready, compress=compress, policy=policy)
+        if options == USUAL:
+            return contract(self, service)
+
+        def unary(*call: Any) -> Reply[Any]:
+            return self.client.unary(*call)
+
+        def stream(*call: Any) -> ReplyStream[Any]:
+            return self.client.stream(*call)
+
+        return contract(Optioned(unary, stream, options), service)
 
     def init(
         self, args: Sequence[str] | argparse.Namespace | None = None, environ: Mapping[str, str] | None = None

@@ -39,8 +39,12 @@ class Setting:
         return "MICRO_" + self.name.upper()
 
 
-def _seconds(text: str) -> float:
-    """`2`, `2s`, `1.5s`, `500ms` or `1m`; go-micro writes durations so."""
+def seconds(text: str) -> float:
+    """Return the seconds of `2`, `2s`, `1.5s`, `500ms` or `1m`; go-micro writes durations so.
+
+    Raises:
+        ValueError: it isn't a time.
+    """
     for suffix, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0)):
         if text.endswith(suffix) and text[: -len(suffix)]:
             return _positive(text[: -len(suffix)]) * factor
@@ -93,7 +97,8 @@ KNOWN = (
     Setting("registry_address", "", "where the registry is"),
     Setting("transport", "grpc", "carries calls: a plugin's name or URL"),
     Setting("transport_address", "", "where the transport's backend is, if it has one"),
-    Setting("selector", "round_robin", "picks the instance a call goes to: round_robin or random"),
+    Setting("selector", "least_busy", "picks the instance of a call: least_busy, round_robin, random, consistent_hash"),
+    Setting("config_file", "", "call policies, a TOML file (default: ketch.toml where it runs, if there is one)"),
     Setting("server_name", "ketch", "the name of a program that doesn't name itself; a Service always does"),
     Setting("server_version", "latest", "the service's version"),
     Setting("server_id", "", "the instance's id; a fresh one if empty"),
@@ -116,9 +121,9 @@ KNOWN = (
         "client_request_timeout",
         "5s",
         "how long a call may take unless its caller says otherwise; 0 for as long as it will",
-        _seconds,
+        seconds,
     ),
-    Setting("shutdown_grace", "10s", "how long calls and handlers may go on after SIGTERM", _seconds),
+    Setting("shutdown_grace", "10s", "how long calls and handlers may go on after SIGTERM", seconds),
     Setting("log_level", "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL", _level),
 )
 _BY_NAME = {setting.name: setting for setting in KNOWN}

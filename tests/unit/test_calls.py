@@ -217,20 +217,26 @@ async def test_a_hanging_handler_ends_with_the_deadline(stub):
         await stub.double(Number(504), timeout=0.05)
 
 
+async def raw_channel(stub):
+    finder = stub._caller._calling.finder
+    await finder.look("calc.Calc", None)
+    return finder.roster("calc.Calc").candidates[0].channel
+
+
 async def test_a_garbage_request_is_an_invalid_argument(stub):
-    channel, _ = await stub._caller._finder.find("calc.Calc", None)
+    channel = await raw_channel(stub)
     with pytest.raises(InvalidArgument, match="no JSON of Number"):
         await channel.unary("/calc.Calc/Double", b"garbage", content_type="application/json")
 
 
 async def test_an_unknown_content_type_is_unimplemented(stub):
-    channel, _ = await stub._caller._finder.find("calc.Calc", None)
+    channel = await raw_channel(stub)
     with pytest.raises(Unimplemented, match="text/html"):
         await channel.unary("/calc.Calc/Double", b"", content_type="text/html")
 
 
 async def test_an_unknown_method_is_unimplemented(stub):
-    channel, _ = await stub._caller._finder.find("calc.Calc", None)
+    channel = await raw_channel(stub)
     with pytest.raises(Unimplemented):
         await channel.unary("/calc.Calc/Nope", b"", content_type="application/json")
 
@@ -282,7 +288,7 @@ async def test_calls_are_spread_over_the_instances():
         service.serve(calculator)
     async with testing.run(*services) as app:
         stub = app.stub(CalcStub)
-        for _ in range(4):
+        for _ in range(40):
             await stub.double(Number(1), metadata={"x": "y"})
     assert all(calculator.seen for calculator in calculators)
 

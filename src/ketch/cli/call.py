@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ async def _find(options: Options, service: str, stack: AsyncExitStack) -> str:
     instances = directory.known(service)
     if not instances:
         raise Unavailable(f"{service}: no instance in registry {options.registry.name} {options.registry.location}")
-    return options.selector()(instances).address
+    return random.choice(instances).address  # noqa: S311 - whichever
 
 
 async def _print_stream(channel: Channel, path: str, request: bytes, metadata: dict[str, str], timeout: float) -> None:

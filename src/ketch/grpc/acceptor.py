@@ -2,7 +2,8 @@
 
 All of them wake up for a connection. Who has many already steps back for a moment, so that whoever has fewer gets it:
 of 32 connections the busiest of four processes has a tenth too many, with the kernel's hash (SO_REUSEPORT) a third, and
-where all accept at once it has up to twice its share. The connections that wait belong to the socket, not to a process: when one ends, the others take them.
+where all accept at once up to twice its share. The connections that wait belong to the socket, not to a process: when
+one ends, the others take them.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 _RESERVED: Final = frozenset({"content-type", "te", "user-agent", "content-length", "host"})
+#: What applications say in a name that begins as gRPC's own do (its proposal A6).
+_ALLOWED: Final = frozenset({"grpc-retry-pushback-ms"})
 _NAME: Final = re.compile(r"[0-9a-z_.-]+")
 _VALUE: Final = re.compile(r"[ -~]*")
 
@@ -65,4 +67,4 @@ def collect(headers: Iterable[Field]) -> Mapping[str, str]:
 
 def is_reserved(name: str) -> bool:
     """Whether a name belongs to gRPC or HTTP, not to applications."""
-    return name in _RESERVED or name.startswith("grpc-")
+    return name in _RESERVED or (name.startswith("grpc-") and name not in _ALLOWED)

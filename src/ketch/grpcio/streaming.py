@@ -65,7 +65,7 @@ class StreamingCall(RunningCall):
 
     async def _open(self, opening: Callable[[], Awaitable[Opened]]) -> None:
         try:
-            self._stream, self._encode, self._decode = await opening()
+            self._stream, self._encode, self._decode, _ = await opening()
             if self.ending is not None:
                 self._stream.cancel()
             for request in self._request:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..registry import Instance
-    from ..selector import Selector
+    from ..selector import Candidate, Selector
 
 
 def round_robin() -> Selector:
     """Return a selector that takes turns. Clients that start together begin at different instances."""
     turns = count(chance.randrange(1 << 16))  # noqa: S311 - spreading load is no secret
 
-    def select(instances: Sequence[Instance]) -> Instance:
-        return instances[next(turns) % len(instances)]
+    def select(candidates: Sequence[Candidate], key: str) -> Candidate:  # noqa: ARG001 - a selector's signature
+        return candidates[next(turns) % len(candidates)]
 
     return select

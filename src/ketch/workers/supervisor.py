@@ -31,6 +31,8 @@ _CONFIGURATION: Final = 2
 _TICK: Final = 0.1
 #: Seconds for such a look that tell that this process was held up itself.
 _LATE: Final = 1.0
+#: Seconds after which a signal to stop at once is sent again: on a busy machine two that come close become one.
+_INSIST: Final = 1.0
 #: Seconds that a worker which was killed may take to be gone.
 _DEATH: Final = 5.0
 
@@ -225,7 +227,7 @@ class Supervisor:
     # stopping
 
     async def _stop(self) -> None:
-        heard = self._signals
+        heard, insist = self._signals, 0.0
         self._sockets.close()
         await self._reload.cancel()
         for slot in self._slots:
@@ -236,7 +238,8 @@ class Supervisor:
         while self._leaving and time.monotonic() < last:
             await self._pause()
             await self._look_after_leaving()
-            if self._signals > max(heard, 1):
+            if self._signals > max(heard, 1) or (insist and time.monotonic() > insist):
+                insist = time.monotonic() + _INSIST if self._signals > heard else 0.0
                 heard = self._signals
                 for process in self._leaving:
                     process.terminate()  # their second signal, too: they stop at once

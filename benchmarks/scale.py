@@ -37,6 +37,8 @@ from ketch.selectors.least_busy import least_busy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from picture import Panels
+
 SERVICES: Final = 100
 #: Services that an instance calls, and calls that it makes to all of them a second.
 CALLS, RATE = 5, 100.0
@@ -320,8 +322,8 @@ def spread_of(size: int, clients: int, instances: int) -> tuple[float, float, in
 # --- a look at reality
 
 
-async def reality(clients: int = 40, changes: int = 40) -> tuple[float, float, float] | None:
-    """Return how long a real Redis took to tell all clients of all changes, the pushes a second, and the simulated time.
+async def reality(clients: int = 40, changes: int = 40) -> tuple[float, float] | None:
+    """Return how long a real Redis took to tell all clients of all changes, and the simulated time.
 
     None where there is no Redis. Clients and registry share this machine's processors, which the simulation gives one
     each, so the real one is slower.
@@ -356,7 +358,7 @@ async def reality(clients: int = 40, changes: int = 40) -> tuple[float, float, f
         return None
     learn = learning(changes)
     simulated = changes * (clients * learn + 1 / PUSHES * clients)  # one processor for all clients
-    return took, clients * changes / took, simulated
+    return took, simulated
 
 
 # --- what is printed
@@ -386,6 +388,80 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def traffic(facts: Measured) -> None:
+    """Print what registries carry."""
+    print("### Registry traffic\n")
+    rows = []
+    for size in SIZES:
+        for design in DESIGNS:
+            messages, volume = steady(size, design, facts)
+            told, bulk = change_load(size, design, facts)
+            changes = 2 * size.each
+            rows.append(
+                (
+                    size.name,
+                    design.name,
+                    f"{messages:,.0f}/s, {bytes_(volume)}/s",
+                    f"{told:,.0f}, {bytes_(bulk)}" if told else "-",
+                    f"{told * changes:,.0f}, {bytes_(bulk * changes)}" if told else "-",
+                )
+            )
+    table(("instances", "registry", "steady", "one change", "deploy of one service"), rows)
+
+
+def deploys(facts: Measured) -> Panels:
+    """Print how soon clients know of a deploy; return the curves."""
+    print("### After a tenth of a service was replaced: until clients know\n", flush=True)
+    rows, curves = [], {}
+    for size in SIZES:
+        for design in DESIGNS:
+            came = deploy(size, design, facts)
+            times = [f"{quantile(came.seconds, share):.3g} s" for share in (0.5, 0.99, 1.0)]
+            rows.append((size.name, design.name, *times, f"{came.failed_undrained:.2%}", f"{came.failed:.2%}"))
+            if "of all" not in design.name and "all of" not in design.name:
+                curves.setdefault(f"slowest of … clients; {size.name}", {})[design.name] = [
+                    (count, max(1.0, 1000 * quantile(came.seconds, 1 - 1 / count))) for count in (2, 10, 100, 1000)
+                ]
+    table(("instances", "registry", "p50", "p99", "last", "calls that met a closed door", "drained for 10 s"), rows)
+    return curves
+
+
+def processes(facts: Measured) -> None:
+    """Print a process's connections and memory."""
+    print("### Connections and memory of a process\n", flush=True)
+    rows = []
+    for size in SIZES:
+        for subset in (0, SUBSET, 20):
+            used = min(size.each, subset) if subset else size.each
+            out, incoming = CALLS * used, size.watchers * used / size.each
+            rest = CALLS * size.each * facts.known + out * facts.client + incoming * facts.server
+            memory = f"{34 + rest / 2**20:,.0f} MiB"
+            rows.append((size.name, str(subset or "none"), f"{out:,}", f"{incoming:,.0f}", memory))
+    table(("instances", "subset", "connections out", "in (mean)", "memory (34 MiB without any)"), rows)
+
+
+def evenness() -> Panels:
+    """Print how even subsets are; return the curves."""
+    print("### How even subsets are: clients of an instance, of 1,000 clients\n", flush=True)
+    rows, curves = [], {"most": [], "mean": [], "fewest": []}
+    for subset in (5, 10, 20, 50, 100):
+        mean, most, fewest = spread_of(subset, 1000, 200)
+        rows.append((str(subset), f"{mean:.0f}", str(most), str(fewest), f"{most / mean:.2f}"))
+        for name, value in (("most", most), ("mean", mean), ("fewest", max(1, fewest))):
+            curves[name].append((subset, value))
+    table(("subset of 200", "mean", "most", "fewest", "most / mean"), rows)
+    return {"size of the subsets": curves}
+
+
+def herd() -> None:
+    """Print what a registry gets when it comes back."""
+    print("### A registry that was away for 5 s: reads in the worst tenth of a second\n", flush=True)
+    rows = [
+        (size.name, f"{max(restart(size, spread=False)):,}", f"{max(restart(size, spread=True)):,}") for size in SIZES
+    ]
+    table(("instances", "all wait equally long", "spread, as ketch does"), rows)
+
+
 def main() -> None:
     """Measure, simulate, print; write the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -393,103 +469,30 @@ def main() -> None:
     arguments = parser.parse_args()
     print("measuring …", flush=True)
     facts = measure()
+    costs = ", ".join(f"{1e6 * seconds:.0f} us of {size:,} known" for size, seconds in facts.learn.items())
     print(
-        f"a record has {facts.record} bytes; a change costs a client "
-        + ", ".join(f"{1e6 * seconds:.0f} us of {size:,} known" for size, seconds in facts.learn.items())
-        + f"; an instance known takes {facts.known:.0f} bytes, an idle connection {facts.client / 1024:.1f} KiB at the client "
-        f"and {facts.server / 1024:.1f} at the server\n"
+        f"a record has {facts.record} bytes; a change costs a client {costs}; an instance known takes "
+        f"{facts.known:.0f} bytes, an idle connection {facts.client / 1024:.1f} KiB at the client and "
+        f"{facts.server / 1024:.1f} at the server\n"
     )
-    print("### Registry traffic\n")
-    rows = []
-    for size in SIZES:
-        for design in DESIGNS:
-            messages, volume = steady(size, design, facts)
-            told, size_of_change = change_load(size, design, facts)
-            rows.append(
-                (
-                    size.name,
-                    design.name,
-                    f"{messages:,.0f}/s",
-                    f"{bytes_(volume)}/s",
-                    f"{told:,.0f}",
-                    bytes_(size_of_change),
-                    f"{told * 2 * size.each:,.0f}",
-                    bytes_(size_of_change * 2 * size.each),
-                )
-            )
-    table(("instances", "registry", "steady", "", "one change", "", "deploy of a service", ""), rows)
-    print("### After a deploy of one service, a tenth at a time: until clients know\n", flush=True)
-    rows, curves = [], {}
-    for size in SIZES:
-        for design in DESIGNS:
-            came = deploy(size, design, facts)
-            median, most, last = (quantile(came.seconds, share) for share in (0.5, 0.99, 1.0))
-            rows.append(
-                (
-                    size.name,
-                    design.name,
-                    f"{median:.3g} s",
-                    f"{most:.3g} s",
-                    f"{last:.3g} s",
-                    f"{came.failed_undrained:.2%}",
-                    f"{came.failed:.2%}",
-                )
-            )
-            curves.setdefault(size.name, {})[design.name] = [
-                (share, max(1.0, 1000 * quantile(came.seconds, 1 - 1 / share))) for share in (1.25, 2, 10, 100, 1000)
-            ]
-    table(("instances", "registry", "p50", "p99", "last", "calls to a closed door", "… when it drains for 10 s"), rows)
-    print("### Connections and memory of a process\n", flush=True)
-    rows = []
-    for size in SIZES:
-        for subset in (0, SUBSET, 20):
-            used = min(size.each, subset) if subset else size.each
-            out, known = CALLS * used, CALLS * size.each
-            incoming = size.watchers * used / size.each
-            rest = known * facts.known + out * facts.client + incoming * facts.server
-            rows.append(
-                (size.name, str(subset or "none"), f"{out:,}", f"{incoming:,.0f}", f"{34 + rest / 2**20:,.0f} MiB")
-            )
-    table(("instances", "subset", "connections out", "in (mean)", "memory, of which 34 MiB are any service's"), rows)
-    print("### How even subsets are: clients of an instance, of 1,000 clients\n", flush=True)
-    rows, mean_curve = [], {"most": [], "mean": [], "fewest": []}
-    for subset in (5, 10, 20, 50, 100):
-        mean, most, fewest = spread_of(subset, 1000, 200)
-        rows.append((str(subset), f"{mean:.0f}", str(most), str(fewest), f"{most / mean:.2f}"))
-        for name, value in (("most", most), ("mean", mean), ("fewest", max(1, fewest))):
-            mean_curve[name].append((subset, value))
-    table(("subset of 200", "mean", "most", "fewest", "most / mean"), rows)
-    print("### A registry that was away for 5 s: reads in the worst tenth of a second\n", flush=True)
-    rows = [
-        (size.name, f"{max(restart(size, spread=False)):,}", f"{max(restart(size, spread=True)):,}") for size in SIZES
-    ]
-    table(("instances", "all wait equally long", "spread, as ketch does"), rows)
+    traffic(facts)
+    curves = deploys(facts)
+    processes(facts)
+    even = evenness()
+    herd()
     real = asyncio.run(reality())
     if real is not None:
+        took, simulated = (1000 * seconds for seconds in real)
         print(
-            f"Reality: 40 clients of a Redis here heard of 40 changes within {1000 * real[0]:.0f} ms, {real[1]:,.0f} "
-            f"changes heard a second; simulated for one processor: {1000 * real[2]:.0f} ms."
+            f"Reality: 40 clients of a Redis here heard of 40 changes in {took:.0f} ms; simulated: {simulated:.0f} ms."
         )
     if arguments.pictures:
-        pictures(arguments.pictures, curves, mean_curve)
-
-
-def pictures(folder: Path, curves: dict, mean_curve: dict) -> None:
-    """Write the pictures."""
-    panels = {
-        f"one client in …, {name}": {k: v for k, v in kinds.items() if "of all" not in k}
-        for name, kinds in curves.items()
-    }
-    (folder / "scale-convergence.svg").write_text(
-        draw("Milliseconds until clients know of a deploy", "milliseconds", panels)
-    )
-    (folder / "scale-subset.svg").write_text(
-        draw(
-            "Clients of an instance, by the size of subsets (1,000 clients, 200 instances)",
-            "clients",
-            {"subset": mean_curve},
+        titles = (
+            "Until clients know of a change of a tenth of a service",
+            "Clients of one of 200 instances (1,000 clients)",
         )
-    )
+        (arguments.pictures / "scale-convergence.svg").write_text(draw(titles[0], "milliseconds", curves))
+        (arguments.pictures / "scale-subset.svg").write_text(draw(titles[1], "clients", even))
 
 
 if __name__ == "__main__":

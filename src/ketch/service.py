@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import settings
-from .attempts import USUAL, CallOptions
+from .calling.attempts import USUAL, CallOptions
+from .calling.optioned import Optioned
 from .declarations import Declarations
 from .errors import ConfigurationError, NotRunning
 from .lifecycle import Lifecycle
 from .logs import configure
-from .optioned import Optioned
 from .options import Options, build
 from .rpc import Caller, Method, ReplyStream, Stub
 from .runner import run_until_stopped

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .codec import JSON, PROTOBUF
+from ..codec import JSON, PROTOBUF
 from .plan import Plan
 
 if TYPE_CHECKING:
+    from ..codec import Decode, Encode
+    from ..options import Options
+    from ..rpc import Method
     from .attempts import CallOptions
-    from .codec import Decode, Encode
     from .finder import Finder
-    from .options import Options
-    from .rpc import Method
 
 #: Plans kept of stubs with policies of their own; a program that makes a policy for each call must not fill the memory.
 _OWN: Final = 4096

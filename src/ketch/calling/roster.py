@@ -9,17 +9,17 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
-from .codec import PROTOBUF
-from .errors import Cancelled, DeadlineExceeded, StatusError, Unavailable, Unreachable
-from .selector import Candidate
+from ..codec import PROTOBUF
+from ..errors import Cancelled, DeadlineExceeded, StatusError, Unavailable, Unreachable
+from ..selector import Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ..policy import CallPolicy
+    from ..registry import Instance
+    from ..transport import Channel
     from .choice import Choice
-    from .policy import CallPolicy
-    from .registry import Instance
-    from .transport import Channel
 
     #: Takes a subset of a service's instances.
     Narrow = Callable[[Sequence[Instance]], Sequence[Instance]]

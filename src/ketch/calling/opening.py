@@ -5,21 +5,21 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from . import context
+from .. import context
+from ..conversation import Opened
+from ..errors import Unavailable, Unreachable
+from ..rpc import One
 from .attempts import Attempts
-from .conversation import Opened
-from .errors import Unavailable, Unreachable
-from .rpc import One
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .errors import StatusError
+    from ..errors import StatusError
+    from ..selector import Candidate
+    from ..transport import Stream
     from .finder import Finder
     from .optioned import Outgoing
     from .plan import Plan
-    from .selector import Candidate
-    from .transport import Stream
 
 
 class _Opening:

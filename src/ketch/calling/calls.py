@@ -6,27 +6,27 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import context
+from .. import context
+from ..context import wanted
+from ..errors import CodecError, DeadlineExceeded, Internal, NotRunning, StatusError, Unavailable
+from ..rpc import Method
 from .attempts import USUAL, Attempts, CallOptions, ready
-from .context import wanted
-from .errors import CodecError, DeadlineExceeded, Internal, NotRunning, StatusError, Unavailable
 from .finder import Finder
 from .opening import begin
 from .plans import Plans
 from .race import Race
-from .rpc import Method
 from .unary import GAIN, UnaryCall
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .conversation import Opened
+    from ..conversation import Opened
+    from ..options import Options
+    from ..rpc import Metadata
+    from ..selector import Candidate
     from .hedging import Hedging
     from .optioned import Outgoing
-    from .options import Options
     from .plan import Plan
-    from .rpc import Metadata
-    from .selector import Candidate
 
 Q = TypeVar("Q")
 P = TypeVar("P")

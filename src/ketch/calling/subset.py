@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .registry import Instance
+    from ..registry import Instance
 
 
 class Subset:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..errors import Code, ConfigurationError, DeadlineExceeded, Unavailable
+from ..selecting import find
 from .breaker import Breaker
 from .budget import Budget
 from .bulkhead import Bulkhead
 from .choice import Choice
-from .errors import Code, ConfigurationError, DeadlineExceeded, Unavailable
 from .hedging import Hedging
-from .selecting import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .codec import Decode, Encode
-    from .errors import StatusError
-    from .policy import CallPolicy, Key
+    from ..codec import Decode, Encode
+    from ..errors import StatusError
+    from ..policy import CallPolicy, Key
+    from ..rpc import Metadata, Method
+    from ..selector import SelectorMaker
     from .roster import Roster
-    from .rpc import Metadata, Method
-    from .selector import SelectorMaker
 
 
 class Plan:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from .directory import Directory
-from .errors import DeadlineExceeded, Unreachable
-from .pool import Pool
+from ..directory import Directory
+from ..errors import DeadlineExceeded, Unreachable
+from ..pool import Pool
+from ..selectors.consistent_hash import consistent_hash
 from .roster import Roster
-from .selectors.consistent_hash import consistent_hash
 from .subset import Subset
 
 if TYPE_CHECKING:
+    from ..policy import Policies
+    from ..registry import Registry
+    from ..transport import Transport
     from .plan import Plan
-    from .policy import Policies
-    from .registry import Registry
-    from .transport import Transport
 
 
 class Finder:

@@ -6,15 +6,15 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .context import ReplyMetadata
-from .errors import Internal, StatusError
+from ..context import ReplyMetadata
+from ..errors import Internal, StatusError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..selector import Candidate
     from .attempts import Attempts
     from .plan import Plan
-    from .selector import Candidate
     from .unary import UnaryCall
 
     #: Makes what a call takes that is made more than once, of its terms and when it was begun; most aren't.

@@ -10,7 +10,7 @@ from ...grpc.channel import GrpcChannel
 from ...transport import Channel
 from .asking import Ask, Writer
 from .pipe import Pipe
-from .words import PIPE, cancels
+from .words import PIPE, SERVICES, cancels
 
 if TYPE_CHECKING:
     from ...context import ReplyMetadata
@@ -39,6 +39,7 @@ class NatsChannel(Channel):
         self._most = settings.tuning.max_send_size or settings.tuning.max_message_size
         self._asks: dict[str, Ask] = {}
         self._closed = False
+        self.shared = address.startswith(f"{SERVICES}.")
         self._pipes = GrpcChannel(address, settings.tuning, dial=self._dial)
         post.link.on_loss(self._lost)
 

@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from . import settings
-from .attempts import USUAL, CallOptions
 from .call import Call, compose
-from .calling import Calling
+from .calling.attempts import USUAL, CallOptions
+from .calling.calls import Calling
+from .calling.optioned import Optioned, Outgoing
 from .conversation import Conversation, Opened
-from .optioned import Optioned, Outgoing
 from .options import Options, build
 from .rpc import Caller, Cardinality, Method, ReplyStream, Stub
 from .topic import Publisher, Topic
@@ -129,7 +129,7 @@ class Client(Caller):
     ) -> Reply[P]:
         """Make one call; a stub's method does this. Without a timeout the client's default bounds it."""
         if timeout is None and options.bounded:
-            timeout = self._calling.plan(service, method, options).timeout
+            timeout = self._calling.plans.find(service, method, options).timeout
         if self._chain is None:
             return self._calling.unary(service, method, request, timeout, metadata, options)
         return self._unary_through(Outgoing(service, method, request, timeout, metadata, options))

@@ -83,6 +83,7 @@ class Lifecycle:
         await options.broker.open(options.site())
         stack.push_async_callback(self.client.stop)
         await self.client.start()
+        await self._await_needed()
         for publisher in declared.publishers:
             with _said_which_brokers_can():
                 publisher.bind(options.broker, options.codecs, source=options.name, middleware=declared.middleware)
@@ -106,6 +107,11 @@ class Lifecycle:
         await options.registry.register(instance)
         stack.callback(declared.health.leave)
         declared.health.serve()
+
+    async def _await_needed(self) -> None:
+        for service, timeout in self._declared.needed.items():
+            log.info("%s: waiting for %s, at most %g s", self.options.name, service, timeout)
+            await self.client.ready(service, timeout)
 
     def _bind_requests(self, stack: AsyncExitStack) -> None:
         options, declared = self.options, self._declared

@@ -6,7 +6,7 @@ import logging
 from time import monotonic
 from typing import Final
 
-from .errors import Unreachable
+from ..errors import Unreachable
 
 log = logging.getLogger("ketch.client")
 

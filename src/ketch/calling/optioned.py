@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .call import Call, Kind
-from .context import text_metadata
-from .rpc import Caller
+from ..call import Call, Kind
+from ..context import text_metadata
+from ..rpc import Caller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
 
+    from ..rpc import Metadata, Method, Reply, ReplyStream
     from .attempts import CallOptions
-    from .rpc import Metadata, Method, Reply, ReplyStream
 
 Q = TypeVar("Q")
 P = TypeVar("P")

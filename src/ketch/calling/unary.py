@@ -5,13 +5,13 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from .errors import DeadlineExceeded, StatusError, Unavailable
+from ..errors import DeadlineExceeded, StatusError, Unavailable
 
 if TYPE_CHECKING:
-    from .context import ReplyMetadata
+    from ..context import ReplyMetadata
+    from ..rpc import Metadata
+    from ..selector import Candidate
     from .plan import Plan
-    from .rpc import Metadata
-    from .selector import Candidate
 
 #: The weight of the newest call in a candidate's latency.
 GAIN: Final = 0.1

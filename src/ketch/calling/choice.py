@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from .policy import CallPolicy
-    from .registry import Instance
-    from .selector import Candidate, Selector
+    from ..policy import CallPolicy
+    from ..registry import Instance
+    from ..selector import Candidate, Selector
 
 #: The label of an instance that is its version.
 VERSION = "version"

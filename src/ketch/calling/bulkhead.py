@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from time import monotonic
 
-from .errors import DeadlineExceeded, ResourceExhausted
+from ..errors import DeadlineExceeded, ResourceExhausted
 
 
 class Bulkhead:

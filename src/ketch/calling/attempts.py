@@ -14,15 +14,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from .errors import DeadlineExceeded, StatusError, Unreachable
+from ..errors import DeadlineExceeded, StatusError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ..policy import CallPolicy
+    from ..selector import Candidate
     from .finder import Finder
     from .plan import Plan
-    from .policy import CallPolicy
-    from .selector import Candidate
 
 T = TypeVar("T")
 

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from ...url import Url
 
 DEFAULT_ADDRESS = "127.0.0.1:8500"
+FORMATS = ("ketch", "go-micro")
 CONSISTENCIES = ("default", "consistent", "stale")
 _TLS = ("tls", "tls_ca", "tls_cert", "tls_key")
 _SECONDS = ("ttl", "timeout", "wait")
 _TEXTS = ("prefix", "dc", "ns", "partition")
-_OPTIONS = (*_SECONDS, *_TEXTS, *_TLS, "token_file", "consistency", "connections")
+_OPTIONS = (*_SECONDS, *_TEXTS, *_TLS, "token_file", "consistency", "connections", "format")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _MAX_TOKEN = 4096
@@ -39,6 +40,7 @@ class Config:
         scope: `ns` and `partition` of all requests, where they are set.
         dc: the datacenter that is watched, "" for the agent's own.
         prefix: what the names and ids of our services there begin with.
+        go_micro: whether services are written as go-micro does.
         consistency: of what is read.
         ttl: seconds that a record lives without heartbeats.
         timeout: seconds to wait for each answer.
@@ -55,6 +57,7 @@ class Config:
     scope: dict[str, str]
     dc: str
     prefix: str
+    go_micro: bool
     consistency: str
     ttl: float
     timeout: float
@@ -82,6 +85,8 @@ class Config:
             raise ConfigurationError("consul: there is a token in the URL and a token_file; keep one")
         for name in _TEXTS:
             _check_text(url, name)
+        if url.options.get("format") == "go-micro" and "prefix" in url.options:
+            raise ConfigurationError("consul: go-micro has no prefix; leave it out, or format=go-micro")
         return cls(
             base=base,
             socket=socket,
@@ -94,7 +99,8 @@ class Config:
             scope={name: url.options[name] for name in ("ns", "partition") if name in url.options},
             dc=url.options.get("dc", ""),
             prefix=url.options.get("prefix", ""),
-            consistency=_choice(url),
+            go_micro=_choice(url, "format", FORMATS) == "go-micro",
+            consistency=_choice(url, "consistency", CONSISTENCIES),
             ttl=_seconds(url, "ttl", 15.0, 1.0, 86_400.0),
             timeout=_seconds(url, "timeout", 5.0, 0.001, 3600.0),
             wait=_seconds(url, "wait", 30.0, 0.1, 600.0),
@@ -140,11 +146,11 @@ def _check_text(url: Url, name: str) -> None:
         raise ConfigurationError(f"consul: {name} is made of letters, digits, '-' and '_', not {text!r}")
 
 
-def _choice(url: Url) -> str:
-    consistency = url.options.get("consistency", CONSISTENCIES[0])
-    if consistency not in CONSISTENCIES:
-        raise ConfigurationError(f"consul: consistency is {', '.join(CONSISTENCIES)}, not {consistency!r}")
-    return consistency
+def _choice(url: Url, option: str, choices: tuple[str, ...]) -> str:
+    choice = url.options.get(option, choices[0])
+    if choice not in choices:
+        raise ConfigurationError(f"consul: {option} is {' or '.join(choices)}, not {choice!r}")
+    return choice
 
 
 def _seconds(url: Url, option: str, default: float, least: float, most: float) -> float:

@@ -19,6 +19,7 @@ import msgspec
 from ...errors import RegistryError
 from ...registry import Instance
 from ..record import decode, encode
+from . import gomicro
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,10 +70,16 @@ _catalog = msgspec.json.Decoder(dict[str, list[str]])
 
 
 class Entries:
-    """Reads and writes services whose names and ids begin with a prefix."""
+    """Reads and writes services.
 
-    def __init__(self, prefix: str) -> None:
+    Args:
+        prefix: what their names and ids begin with.
+        go_micro: write, and list, them in go-micro's form; both forms are read.
+    """
+
+    def __init__(self, prefix: str, *, go_micro: bool = False) -> None:
         self._prefix = prefix
+        self._go_micro = go_micro
         self._passed_over: set[str] = set()
 
     def name(self, service: str) -> str:
@@ -81,6 +88,8 @@ class Entries:
 
     def id(self, instance: Instance) -> str:
         """Return what Consul calls an instance."""
+        if self._go_micro:
+            return instance.id
         return self._prefix + (instance.id if _ID.fullmatch(instance.id) else _hashed(instance.id).lower())
 
     def check(self, instance: Instance) -> str:
@@ -93,18 +102,13 @@ class Entries:
         Raises:
             RegistryError: it can't be kept.
         """
-        pieces = _split(encode(instance).decode())
-        if len(pieces) > _PIECES:
-            raise RegistryError(
-                f"instance {instance.id!r}: its record is over {_PIECES * _PIECE} bytes, more than Consul's metadata "
-                "holds; shorten its metadata or contracts"
-            )
+        tags, meta = gomicro.describe(instance) if self._go_micro else ([TAG], _pieces(instance))
         return {
             "ID": self.id(instance),
             "Name": self.name(instance.service),
-            "Tags": [TAG, *dict.fromkeys(instance.contracts)],
+            "Tags": [*tags, *dict.fromkeys(instance.contracts)],
             **_place(instance.address),
-            "Meta": {f"{TAG}-{number}": piece for number, piece in enumerate(pieces)},
+            "Meta": meta,
             "Check": {
                 "CheckID": self.check(instance),
                 "Name": "ketch heartbeat",
@@ -134,6 +138,8 @@ class Entries:
             names.add(service)
             for tag in tags:
                 tagged[tag].add(service)
+            if self._go_micro and gomicro.is_one(tags):
+                tagged[TAG].add(service)
         return Catalog(frozenset(names), {tag: frozenset(those) for tag, those in tagged.items()})
 
     def read_service(self, body: bytes) -> tuple[Instance, ...]:
@@ -153,30 +159,19 @@ class Entries:
     def _read(self, entry: _Entry) -> Instance | None:
         service = entry.service
         meta = service.meta or {}
-        if f"{TAG}-0" not in meta:
-            return self._stranger(entry)
-        pieces = (meta.get(f"{TAG}-{number}", "") for number in range(_PIECES))
         try:
-            return decode("".join(pieces).encode())
+            if f"{TAG}-0" in meta:
+                pieces = (meta.get(f"{TAG}-{number}", "") for number in range(_PIECES))
+                return decode("".join(pieces).encode())
+            address = _address(entry)
+            if gomicro.is_one(service.tags or ()):
+                return gomicro.instance(service, address)
         except (RegistryError, UnicodeEncodeError) as error:
             self._pass_over(service.id, f"service {service.id!r}: {error}")
             return None
-
-    def _stranger(self, entry: _Entry) -> Instance | None:
-        service = entry.service
-        host = service.address or entry.node.address
-        if service.socket:
-            address = f"unix:{service.socket}"
-        elif host and service.port:
-            address = f"[{host}]:{service.port}" if ":" in host else f"{host}:{service.port}"
-        else:
-            self._pass_over(service.id, f"service {service.id!r}: it has no address and port")
-            return None
-        meta = service.meta or {}
         name = service.name.removeprefix(self._prefix)
-        return Instance(
-            name, service.id, address, meta.get("version", "latest"), tuple(service.tags or ()), metadata=meta
-        )
+        version = meta.get("version", "latest")
+        return Instance(name, service.id, address, version, tuple(service.tags or ()), metadata=meta)
 
     def _pass_over(self, key: str, what: str) -> None:
         if key not in self._passed_over and len(self._passed_over) < MAX_INSTANCES:
@@ -187,6 +182,16 @@ class Entries:
 def _hashed(text: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", text[:40]).strip("-.")
     return f"{readable or 'x'}~{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:20]}"
+
+
+def _pieces(instance: Instance) -> dict[str, str]:
+    pieces = _split(encode(instance).decode())
+    if len(pieces) > _PIECES:
+        raise RegistryError(
+            f"instance {instance.id!r}: its record is over {_PIECES * _PIECE} bytes, more than Consul's metadata "
+            "holds; shorten its metadata or contracts"
+        )
+    return {f"{TAG}-{number}": piece for number, piece in enumerate(pieces)}
 
 
 def _split(text: str) -> list[str]:
@@ -206,3 +211,13 @@ def _place(address: str) -> dict[str, Any]:
     if port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536:  # noqa: PLR2004 - a port
         return {"Address": host.strip("[]"), "Port": int(port)}
     return {"Address": address}
+
+
+def _address(entry: _Entry) -> str:
+    service = entry.service
+    host = service.address or entry.node.address
+    if service.socket:
+        return f"unix:{service.socket}"
+    if not (host and service.port):
+        raise RegistryError("it has no address and port")
+    return f"[{host}]:{service.port}" if ":" in host else f"{host}:{service.port}"

@@ -45,7 +45,7 @@ class ConsulRegistry(Registry):
     def __init__(self, config: Config) -> None:
         self._config = config
         self._agent = Agent(config)
-        self._entries = Entries(config.prefix)
+        self._entries = Entries(config.prefix, go_micro=config.go_micro)
         self._polls = Polls(self._agent, config.wait, config.connections)
         self._written: dict[str, Instance] = {}
         every = config.ttl / 3

@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from contextlib import AsyncExitStack, aclosing
+from typing import Any
 
 from ketch.registries.consul import ConsulRegistry
 from ketch.registries.consul.agent import Agent
@@ -50,7 +51,7 @@ def requests() -> dict[str, int]:
     counts = {"GET": 0, "PUT": 0}
     ask = Agent._request  # noqa: SLF001 - counting from outside leaves the measured code as it is
 
-    async def counted(self, method, *more):
+    async def counted(self: Agent, method: str, *more: Any) -> Any:
         counts[method] += 1
         return await ask(self, method, *more)
 
@@ -104,10 +105,8 @@ async def cost(url: str) -> None:
         for snapshots in watches:
             while len(await anext(snapshots)) < INSTANCES // SERVICES:
                 pass
-        now = time.monotonic()
-        print(
-            f"{INSTANCES} instances registered: {registered - begun:.1f} s; seen by all: {now - registered:.1f} s later; {counts}"
-        )
+        seen = time.monotonic() - registered
+        print(f"{INSTANCES} instances registered: {registered - begun:.1f} s; seen by all {seen:.1f} s later; {counts}")
         await steady(counts)
         print(f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
 

@@ -114,7 +114,7 @@ class State:
         self.changed.set()
         self.changed = asyncio.Event()
         if self._saving is None:
-            self._saving = asyncio.get_running_loop().call_later(0.02, self._save)
+            self._saving = asyncio.get_running_loop().call_later(0.1, self._save)
 
     def _save(self) -> None:
         self._saving = None

@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
 from typing import Any
 
 from ketch.registries.consul import ConsulRegistry
@@ -71,10 +72,9 @@ async def converge(url: str) -> None:
                 if one.id not in known:
                     known.add(one.id)
                     delays.append(time.time() - float(one.metadata["at"]))
-        print(f"register -> seen, a new service: {1000 * delays[0]:.0f} ms")
-        print(
-            f"register -> seen: median {1000 * statistics.median(delays[1:]):.0f}, worst {1000 * max(delays[1:]):.0f} ms"
-        )
+        first, *others = (1000 * delay for delay in delays)
+        print(f"register -> seen, a new service: {first:.0f} ms")
+        print(f"register -> seen: median {statistics.median(others):.0f}, worst {max(others):.0f} ms")
         child.send_signal(signal.SIGKILL)
         await child.wait()
         killed = time.monotonic()
@@ -120,9 +120,9 @@ async def steady(counts: dict[str, int]) -> None:
     print(f"steady state: requests/s {rates}, {100 * (time.process_time() - cpu) / took:.1f}% of a core")
 
 
-async def main() -> None:
+async def main(program: str) -> None:
     """Measure both."""
-    async with consul_server(program=sys.argv[1] if len(sys.argv) > 1 else "") as server:
+    async with consul_server(program=program) as server:
         url = f"{server.url}?ttl={TTL}"
         await converge(url)
         await cost(url)
@@ -130,4 +130,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(str(Path(sys.argv[1]).resolve()) if len(sys.argv) > 1 else ""))

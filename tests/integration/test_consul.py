@@ -1,7 +1,11 @@
-"""The registry `consul` among strangers, as operators see it, with tokens, and with what goes wrong."""
+"""The registry `consul` among strangers, as operators see it, with tokens, and with what goes wrong.
+
+`make interop` runs it against the real Consul too, which KETCH_CONSUL names.
+"""
 
 import asyncio
 import json
+import os
 import ssl
 import zlib
 from contextlib import aclosing, asynccontextmanager
@@ -28,7 +32,7 @@ USER = Instance("go.micro.srv.user", "user-1", "127.0.0.1:5001", "1.2", ("shippy
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def consul():
-    async with consul_server() as server:
+    async with consul_server(program=os.environ.get("KETCH_CONSUL", "")) as server:
         yield server
 
 

@@ -16,10 +16,12 @@ async def consul():
 
 
 class TestConsulRegistry(OutageSuite):
+    lifetime = 1.5
+
     @pytest.fixture
     def server(self, consul):
         return consul
 
     @pytest.fixture
     def url_at(self):
-        return lambda address: f"consul://{address}?ttl=2&timeout=1&wait=2"
+        return lambda address: f"consul://{address}?ttl=1.5&timeout=1&wait=2"

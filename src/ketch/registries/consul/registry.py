@@ -153,13 +153,18 @@ class ConsulRegistry(Registry):
             raise refusal
 
     async def _leave(self, left: Collection[Instance]) -> None:
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def take_away(instance: Instance) -> None:
+            async with at_once:
+                await self._take_away(instance)
+
         try:
             async with asyncio.timeout(self._config.timeout):
-                for instance in left:
-                    await self._take_away(instance)
+                await asyncio.gather(*(take_away(instance) for instance in left))
         except (RegistryError, TimeoutError) as error:
             log.warning(
-                "consul at %s: %d instances couldn't be deregistered, they go in %g s: %s",
+                "consul at %s: not all of %d instances could be deregistered, the rest goes in %g s: %s",
                 self._config.place,
                 len(left),
                 self._config.ttl,

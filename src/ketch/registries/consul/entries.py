@@ -102,11 +102,11 @@ class Entries:
         Raises:
             RegistryError: it can't be kept.
         """
-        tags, meta = gomicro.describe(instance) if self._go_micro else ([TAG], _pieces(instance))
+        tags, meta = gomicro.describe(instance) if self._go_micro else _describe(instance)
         return {
             "ID": self.id(instance),
             "Name": self.name(instance.service),
-            "Tags": [*tags, *dict.fromkeys(instance.contracts)],
+            "Tags": tags,
             **_place(instance.address),
             "Meta": meta,
             "Check": {
@@ -137,7 +137,7 @@ class Entries:
                 continue
             names.add(service)
             for tag in tags:
-                tagged[tag].add(service)
+                tagged[tag.removeprefix(gomicro.CONTRACT)].add(service)
             if self._go_micro and gomicro.is_one(tags):
                 tagged[TAG].add(service)
         return Catalog(frozenset(names), {tag: frozenset(those) for tag, those in tagged.items()})
@@ -184,14 +184,16 @@ def _hashed(text: str) -> str:
     return f"{readable or 'x'}~{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:20]}"
 
 
-def _pieces(instance: Instance) -> dict[str, str]:
+def _describe(instance: Instance) -> tuple[list[str], dict[str, str]]:
+    """Return an instance's tags and metadata."""
     pieces = _split(encode(instance).decode())
     if len(pieces) > _PIECES:
         raise RegistryError(
             f"instance {instance.id!r}: its record is over {_PIECES * _PIECE} bytes, more than Consul's metadata "
             "holds; shorten its metadata or contracts"
         )
-    return {f"{TAG}-{number}": piece for number, piece in enumerate(pieces)}
+    tags = [TAG, *dict.fromkeys(instance.contracts)]
+    return tags, {f"{TAG}-{number}": piece for number, piece in enumerate(pieces)}
 
 
 def _split(text: str) -> list[str]:

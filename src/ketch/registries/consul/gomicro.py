@@ -5,7 +5,10 @@
     v-…   the version
 
 each as the hexadecimal digits of its zlib stream; before 2017 it was plain text behind `t=`, `e=` and `v=`, which is
-read too. A service without a version is none to it. Name, id and address are Consul's own.
+read too. A service without a version is none to us. Name, id and address are Consul's own.
+
+We add tags `ketch:…` with our contracts. They begin so, since go-micro stumbles over others that begin with t, e or v:
+their second character is a version of the encoding to it, and what is in another one it passes over.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 #: What the tag begins with that each of its services has.
 VERSION = ("v-", "v=")
+
+#: What the tag of a contract begins with.
+CONTRACT = "ketch:"
 
 _MAX_TAG = 64 * 1024  # bytes of what a tag says
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -64,7 +70,8 @@ def describe(instance: Instance) -> tuple[list[str], dict[str, str]]:
         for key, value in sorted(metadata.items())
         if _META_KEY.fullmatch(key) and len(value.encode()) <= _MAX_VALUE
     }
-    return [*pairs, _write("v-", instance.version)], dict(list(held.items())[:_MAX_META])
+    contracts = [CONTRACT + contract for contract in dict.fromkeys(instance.contracts)]
+    return [*pairs, _write("v-", instance.version), *contracts], dict(list(held.items())[:_MAX_META])
 
 
 def instance(service: Any, address: str) -> Instance:

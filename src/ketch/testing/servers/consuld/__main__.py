@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 from pathlib import Path
 from random import uniform
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from .state import State
+from .state import State, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,8 +63,7 @@ class Api:
     async def _answer(self, request: web.Request, answer: Callable[[], Any], newest: Callable[[], int]) -> web.Response:
         index = int(request.query.get("index", "0"))
         if index:
-            found = re.fullmatch(r"([0-9]+)(ms|s)", request.query.get("wait", "300s"))
-            wait = float(found[1]) / (1000 if found[2] == "ms" else 1) if found else 300.0
+            wait = seconds(request.query.get("wait") or "300s")
             try:
                 async with asyncio.timeout(wait + uniform(0, wait / 16)):  # noqa: S311 - as Consul spreads them
                     while newest() == index:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _REAP_LEAST = 60.0
 
 
@@ -83,8 +83,8 @@ class State:
 
     def _put(self, registration: dict[str, Any], *, passing: bool) -> None:
         check = registration.get("Check") or {}
-        ttl = _seconds(check.get("TTL", "0s"))
-        reap_after = max(_REAP_LEAST, _seconds(check.get("DeregisterCriticalServiceAfter", "60s")))
+        ttl = seconds(check.get("TTL", "0s"))
+        reap_after = max(_REAP_LEAST, seconds(check.get("DeregisterCriticalServiceAfter", "60s")))
         service_id = str(registration.get("ID") or registration["Name"]).lower()
         old = self.services.get(service_id)
         if old is not None:
@@ -129,8 +129,8 @@ def _check(service: Service) -> str:
     return str(check_id or f"service:{service.registration.get('ID')}").lower()
 
 
-def _seconds(duration: str) -> float:
-    found = re.fullmatch(r"([0-9.]+)(ms|s|m)", duration)
-    if found is None:
+def seconds(duration: str) -> float:
+    """Return a duration as Go writes it: `1m5s`."""
+    if re.fullmatch(r"([0-9.]+(ms|s|m|h))+", duration) is None:
         raise ValueError(f"{duration!r} is no duration")
-    return float(found[1]) * _UNITS[found[2]]
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9.]+)(ms|s|m|h)", duration))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from .. import transport
 from ..errors import AddressUnavailable
+from . import gomicro
 from .address import Address, reachable
 from .guard import Guard
 from .server import ServerWire, Wires
@@ -48,13 +49,14 @@ class GrpcListener(transport.Listener):
         """
         loop = asyncio.get_running_loop()
         wires = Wires()
+        shorts = gomicro.short_paths(routes)
         guard = None
         if credentials is not None:
             await asyncio.to_thread(credentials.load)
             guard = Guard(credentials, loop, tuning.handshake_timeout)
 
         def accept() -> asyncio.Protocol:
-            wire = ServerWire(tuning, loop, routes, wires)
+            wire = ServerWire(tuning, loop, routes, shorts, wires)
             return wire if guard is None else guard.admit(wire)
 
         wanted = Address.parse(text)

@@ -117,7 +117,8 @@ def told(error: StatusError, path: str, metadata: Mapping[str, str]) -> StatusEr
     if CALLER not in metadata:
         return error
     code = _TO_HTTP.get(error.code, 500)
-    said = _Error(path.removeprefix("/").partition("/")[0], code, error.message[:_LONGEST], _PHRASES.get(code, ""))
+    service = path.removeprefix("/").partition("/")[0]
+    said = _Error(service, code, error.message[:_LONGEST], _PHRASES.get(code, ""))
     packed = proto.chunk(1, _ANY) + proto.chunk(2, _pack(said))
     return status_error(error.code, _encode(said).decode(), details=(packed, *error.details), metadata=error.metadata)
 

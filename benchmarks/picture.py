@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 #: What the x axis counts -> who -> points.
 Panels: TypeAlias = "Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]"
 
-_COLOURS: Final = ("#3b82f6", "#e0742a", "#2fa36b")
+_COLOURS: Final = ("#3b82f6", "#e0742a", "#2fa36b", "#b457c9", "#c2410c")
 _GREY: Final = "#808690"
 _WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 250, 230, 62, 58, 28
 

@@ -34,6 +34,8 @@ type Order struct {
 }
 
 func main() {
+	answers := os.Stdout
+	os.Stdout = os.Stderr // where go-micro's own log goes
 	events := &Events{}
 	done := make(chan bool)
 	service := micro.NewService(
@@ -52,13 +54,13 @@ func main() {
 	must(micro.RegisterSubscriber("shared.by.go", service.Server(), events.Listen("queue"), server.SubscriberQueue("shared")))
 	go func() {
 		<-done
-		obey(service, events)
+		obey(service, events, answers)
 	}()
 	must(service.Run())
 }
 
-func obey(service micro.Service, events *Events) {
-	out := json.NewEncoder(os.Stdout)
+func obey(service micro.Service, events *Events, answers *os.File) {
+	out := json.NewEncoder(answers)
 	must(out.Encode(map[string]any{"ready": service.Server().Options().Id}))
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {

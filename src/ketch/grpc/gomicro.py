@@ -93,7 +93,7 @@ def short_paths(paths: Iterable[str]) -> dict[str, str]:
 
 
 def meant(path: str, metadata: Mapping[str, str], shorts: Mapping[str, str]) -> str:
-    """Return the full path of the method that a go-micro client means; "" for none, and for any other client."""
+    """Return the path of the method that a go-micro client means; "" for none, and for any other client."""
     return shorts.get(_shorten(path), "") if CALLER in metadata else ""
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ketch.testing.servers import Server
 
 #: Seconds for anything to happen.
-PATIENCE: Final = 15.0
+PATIENCE: Final = 10.0
 GO: Final = "go.greeter"
 KETCH: Final = "ketch.greeter"
 
@@ -431,5 +431,5 @@ async def test_what_stops_is_gone_for_the_other(both: Both, binary: str, registr
 if __name__ == "__main__":
     # A process of its own: this one has imported pytest's plugins before pytest could.
     paths = f"pythonpath={Path(__file__).parent}"
-    command = (sys.executable, "-m", "pytest", __file__, "-v", "--no-header", "-o", paths, *sys.argv[1:])
+    command = (sys.executable, "-m", "pytest", __file__, "-vv", "--no-header", "-o", paths, *sys.argv[1:])
     sys.exit(subprocess.run(command, check=False).returncode)

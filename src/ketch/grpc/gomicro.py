@@ -112,7 +112,7 @@ def timeout(metadata: Mapping[str, str]) -> float | None:
 def told(error: StatusError, path: str, metadata: Mapping[str, str]) -> StatusError:
     """Return an error as its caller understands it: as go-micro's, if it is go-micro's client.
 
-    The error's own details come after go-micro's: its client looks at the first, and panics at one that it doesn't know.
+    The error's own details come after go-micro's: its client looks at the first, and panics at others.
     """
     if CALLER not in metadata:
         return error

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from picture import Panels
 
+    from ketch.registry import Registry
+
 SERVICES: Final = 100
 #: Services that an instance calls, and calls that it makes to all of them a second.
 CALLS, RATE = 5, 100.0
@@ -322,43 +324,63 @@ def spread_of(size: int, clients: int, instances: int) -> tuple[float, float, in
 # --- a look at reality
 
 
-async def reality(clients: int = 40, changes: int = 40) -> tuple[float, float] | None:
-    """Return how long a real Redis took to tell all clients of all changes, and the simulated time.
+@dataclass(frozen=True)
+class Reality:
+    """Forty clients of a real Redis, in one process, and what the model says of them.
 
-    None where there is no Redis. Clients and registry share this machine's processors, which the simulation gives one
-    each, so the real one is slower.
+    Attributes:
+        last: seconds from an instance's registration until the last client knew; the median of several.
+        last_simulated: the same by the model.
+        cost: seconds of processor time for each change that a client heard, the plugin's part included.
+        cost_simulated: what the model takes for it, which has no plugin.
     """
-    from contextlib import AsyncExitStack
+
+    last: float
+    last_simulated: float
+    cost: float
+    cost_simulated: float
+
+
+async def reality(clients: int = 40, changes: int = 30) -> Reality | None:
+    """Measure a real registry; None where there is no Redis."""
+    from contextlib import AsyncExitStack, aclosing
 
     from ketch.plugins import Plugins
     from ketch.testing.servers import redis_server
     from ketch.url import Url
 
+    seen = [0] * clients
+    heard = asyncio.Event()
+
+    async def follow(registry: Registry, place: int) -> None:
+        async with aclosing(registry.watch("go.micro.srv.user")) as snapshots:
+            async for snapshot in snapshots:
+                seen[place] = len(snapshot)
+                heard.set()
+
     try:
         async with redis_server() as server, AsyncExitStack() as stack:
             kind, url = Plugins().load("Registry", "redis"), Url.parse(server.url)
             opened = [await stack.enter_async_context(kind.from_url(url)) for _ in range(clients + 1)]
-            crew = [instance(number) for number in range(changes)]
-            last = {one.id for one in crew}
-
-            async def follow(registry: object) -> None:
-                async for snapshot in registry.watch("go.micro.srv.user"):  # type: ignore[attr-defined]
-                    if {one.id for one in snapshot} >= last:
-                        return
-
-            watching = [asyncio.create_task(follow(one)) for one in opened[1:]]
+            watching = [asyncio.create_task(follow(one, place)) for place, one in enumerate(opened[1:])]
             await asyncio.sleep(0.5)
-            began = time.perf_counter()
-            for one in crew:
-                await opened[0].register(one)
-            await asyncio.gather(*watching)
-            took = time.perf_counter() - began
+            times, busy = [], time.process_time()
+            for number in range(changes):
+                began = time.perf_counter()
+                await opened[0].register(instance(number))
+                while min(seen) <= number:
+                    heard.clear()
+                    await heard.wait()
+                times.append(time.perf_counter() - began)
+            busy = time.process_time() - busy
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
     except RuntimeError as error:
-        print(f"  no look at reality: {error}")
+        print(f"no look at reality: {error}")
         return None
-    learn = learning(changes)
-    simulated = changes * (clients * learn + 1 / PUSHES * clients)  # one processor for all clients
-    return took, simulated
+    learn = learning(changes // 2)
+    return Reality(statistics.median(times), LATENCY + clients * (learn + 1 / PUSHES), busy / clients / changes, learn)
 
 
 # --- what is printed
@@ -440,17 +462,22 @@ def processes(facts: Measured) -> None:
     table(("instances", "subset", "connections out", "in (mean)", "memory (34 MiB without any)"), rows)
 
 
-def evenness() -> Panels:
-    """Print how even subsets are; return the curves."""
+def evenness() -> None:
+    """Print how even subsets are."""
     print("### How even subsets are: clients of an instance, of 1,000 clients\n", flush=True)
-    rows, curves = [], {"most": [], "mean": [], "fewest": []}
+    rows = []
     for subset in (5, 10, 20, 50, 100):
         mean, most, fewest = spread_of(subset, 1000, 200)
         rows.append((str(subset), f"{mean:.0f}", str(most), str(fewest), f"{most / mean:.2f}"))
-        for name, value in (("most", most), ("mean", mean), ("fewest", max(1, fewest))):
-            curves[name].append((subset, value))
     table(("subset of 200", "mean", "most", "fewest", "most / mean"), rows)
-    return {"size of the subsets": curves}
+
+
+def bounds() -> Panels:
+    """Return the connections of a client, by how many instances a service has."""
+    sizes = (10, 100, 1000, 10_000)
+    subsets = {"no subset": 10_000, "subset of 100": 100, "subset of 20": 20}
+    curves = {name: [(size, CALLS * min(size, most)) for size in sizes] for name, most in subsets.items()}
+    return {"instances of a service": curves}
 
 
 def herd() -> None:
@@ -478,21 +505,22 @@ def main() -> None:
     traffic(facts)
     curves = deploys(facts)
     processes(facts)
-    even = evenness()
+    evenness()
     herd()
     real = asyncio.run(reality())
     if real is not None:
-        took, simulated = (1000 * seconds for seconds in real)
         print(
-            f"Reality: 40 clients of a Redis here heard of 40 changes in {took:.0f} ms; simulated: {simulated:.0f} ms."
+            f"Reality: 40 clients of a Redis, in one process here: the last of them knows of a new instance after "
+            f"{1000 * real.last:.1f} ms (simulated, with one processor for all: {1000 * real.last_simulated:.1f}); "
+            f"a change heard takes {1e6 * real.cost:.0f} us of processor time (the model's part: "
+            f"{1e6 * real.cost_simulated:.0f})."
         )
     if arguments.pictures:
-        titles = (
-            "Until clients know of a change of a tenth of a service",
-            "Clients of one of 200 instances (1,000 clients)",
-        )
-        (arguments.pictures / "scale-convergence.svg").write_text(draw(titles[0], "milliseconds", curves))
-        (arguments.pictures / "scale-subset.svg").write_text(draw(titles[1], "clients", even))
+        for name, title, unit, panels in (
+            ("convergence", "Until clients know that a tenth of a service was replaced", "milliseconds", curves),
+            ("connections", "Connections of a client of five services", "connections", bounds()),
+        ):
+            (arguments.pictures / f"scale-{name}.svg").write_text(draw(title, unit, panels, ends=True))
 
 
 if __name__ == "__main__":

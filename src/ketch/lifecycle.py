@@ -117,7 +117,7 @@ class Lifecycle:
         options, served = self.options, self._routes()
         # Others find this instance where nobody else listens, so that they balance over all workers.
         if options.shared is None or not options.advertise:
-            self._listeners.append(await options.transport.listen(options.address, served))
+            self._listeners.append(await options.transport.listen_for(options.name, options.address, served))
         if options.shared is not None:
             self._listeners.append(await options.transport.share(options.shared, served))
 

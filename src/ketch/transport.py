@@ -259,6 +259,10 @@ class Transport(ABC):
             AddressUnavailable: it is taken, not ours, or not allowed.
         """
 
+    async def listen_for(self, service: str, address: str, routes: Mapping[str, Route]) -> Listener:  # noqa: ARG002 - see below
+        """As `listen`, for a service, by whose name a transport may share its calls among its instances."""
+        return await self.listen(address, routes)
+
     @abstractmethod
     def connect(self, address: str) -> Channel:
         """Return a channel to an address; no IO before its first call."""

@@ -227,7 +227,7 @@ async def test_processes_that_are_killed_at_once_all_go(url):
 async def guarded():
     options = (
         *("--user", "root", "on", ">s3cret-root", "~*", "&*", "+@all"),
-        *("--user", "app", "on", ">s3cret-app", "~{ketch:*", "&ketch:*", "+@all"),
+        *("--user", "app", "on", ">s3cret-app", "~{ketch:*", "&ketch:*", "+@all", "-@dangerous"),
         *("--user", "blind", "on", ">s3cret-blind", "~*", "resetchannels", "+@all"),
         *("--user", "default", "off"),
     )

@@ -109,13 +109,7 @@ class GrpcListener(transport.Listener):
         if self._path:
             with suppress(FileNotFoundError):
                 os.unlink(self._path)  # noqa: PTH108 - one system call, not worth a thread
-        if self._wires:
-            drains = [asyncio.ensure_future(wire.drain()) for wire in self._wires]
-            _, late = await asyncio.wait(drains, timeout=grace)
-            for drain in late:
-                drain.cancel()
-            await asyncio.gather(*drains, return_exceptions=True)
-            await asyncio.gather(*(wire.finish() for wire in list(self._wires)))
+        await see_off(self._wires, grace)
         await self._server.wait_closed()
 
     async def _greet(self) -> None:
@@ -126,6 +120,17 @@ class GrpcListener(transport.Listener):
             shaking or any(not wire.known for wire in self._wires)
         ) and time.monotonic() < deadline:
             await asyncio.sleep(_GLANCE)
+
+
+async def see_off(wires: Wires, grace: float) -> None:
+    """Let the calls in hand on some connections finish, for so many seconds at most, and close them."""
+    if wires:
+        drains = [asyncio.ensure_future(wire.drain()) for wire in wires]
+        _, late = await asyncio.wait(drains, timeout=grace)
+        for drain in late:
+            drain.cancel()
+        await asyncio.gather(*drains, return_exceptions=True)
+        await asyncio.gather(*(wire.finish() for wire in list(wires)))
 
 
 async def _door(

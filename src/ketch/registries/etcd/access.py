@@ -9,7 +9,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from ...errors import FailedPrecondition, InvalidArgument, Unauthenticated
+from ...errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, Unauthenticated
 from .etcd_pb2 import AuthenticateRequest, AuthenticateResponse
 
 if TYPE_CHECKING:
@@ -43,9 +43,12 @@ class Access:
         if not self._username:
             return {}
         if self._token is None:
-            async with self._lock:
-                if self._token is None:
-                    self._token = await self._ask(channel, timeout)
+            try:
+                async with asyncio.timeout(timeout), self._lock:
+                    if self._token is None:
+                        self._token = await self._ask(channel, timeout)
+            except TimeoutError as error:
+                raise DeadlineExceeded("the deadline passed before there was a token") from error
         return {"token": self._token} if self._token else {}
 
     async def _ask(self, channel: Channel, timeout: float) -> str:

@@ -90,10 +90,9 @@ class Following:
 
     async def _read_once(self, name: str | None) -> _View:
         view = _View(name, self._layout.prefixes(name))
-        found: list[KeyValue] = []
         for prefix in view.prefixes:
             start, limit, more = prefix, _PAGE, True
-            while more and len(found) < _MOST_KEYS:
+            while more and len(view.keys) < _MOST_KEYS:
                 request = RangeRequest(key=start, range_end=after(prefix), limit=limit, revision=view.revision)
                 try:
                     answer = await self._link.call(RANGE, request)
@@ -104,12 +103,11 @@ class Following:
                     continue
                 view.revision = view.revision or answer.header.revision
                 view.cluster = answer.header.cluster_id
-                found += answer.kvs
+                for pair in answer.kvs:
+                    self._take(view, pair)
                 more = answer.more and bool(answer.kvs)
                 if more:
                     start = answer.kvs[-1].key + b"\0"
-        for pair in sorted(found, key=lambda pair: pair.mod_revision):
-            self._take(view, pair)
         return view
 
     async def _changes(self, view: _View) -> AsyncGenerator[None, None]:
@@ -174,7 +172,7 @@ class Following:
 
 
 class _View:
-    """What is known of a name: its keys' instances, the latest change last, as of a revision."""
+    """What is known of a name: its keys' instances, as of a revision."""
 
     def __init__(self, name: str | None, prefixes: Sequence[bytes]) -> None:
         self.name = name

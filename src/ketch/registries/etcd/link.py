@@ -119,11 +119,13 @@ class Link:
             stream = await channel.stream(method.path, content_type=_PROTOBUF, metadata=metadata, timeout=timeout)
             try:
                 await stream.send(body)
+                await stream.end()
                 answer = await stream.receive()
+                if answer is None:
+                    raise Unavailable("the stream ended without an answer")
+                await stream.receive()  # its end; to cancel it would be a warning in the log of some servers
             finally:
                 stream.cancel()
-            if answer is None:
-                raise Unavailable("the stream ended without an answer")
             return answer
 
         return method.read(await self._try(once))

@@ -117,7 +117,7 @@ class _Session:
         self._looking: asyncio.Task[None] | None = None
         self.records = Records(self._link, layout, config.ttl)
         self.upkeep = Upkeep(self.records.write, every, config.location)
-        self.mirror = Mirror(self._following.follow, config.location, keep=config.ttl)
+        self.mirror = Mirror(self._following.follow, config.location, keep=config.ttl + config.timeout)
 
     def start(self) -> None:
         self._looking = asyncio.create_task(self._look(), name=f"ketch probe of etcd at {self._prefix!r}")

@@ -107,7 +107,7 @@ class _Session:
         following = Following(config, self._store, self._listening)
         self.records = Records(self._store, config.prefix)
         self.upkeep = Upkeep(self.records.write, config.ttl / _RENEWALS, config.location)
-        self.mirror = Mirror(following.follow, config.location, keep=config.ttl)
+        self.mirror = Mirror(following.follow, config.location, keep=config.ttl + self._timeout)
 
     async def open(self) -> None:
         await self._store.open()

@@ -87,7 +87,8 @@ class View:
         except RegistryError as error:
             self._complaints.make(what, error)
             return None
-        if len(data) > record.MAX_RECORD or len(self.instances) >= _MOST:
+        known = instance.id.encode() in self.instances
+        if len(data) > record.MAX_RECORD or (len(self.instances) >= _MOST and not known):
             self._complaints.make(what, f"it is too large, or there are more than {_MOST}")
             return None
         if self._name is not None and not instance.answers_to(self._name):

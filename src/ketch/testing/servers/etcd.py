@@ -84,7 +84,7 @@ async def etcd_member(
         try:
             yield server
         finally:
-            await server.stop()
+            await server.kill()  # in good order it would hand its leadership over first
 
 
 class _Forgetful(Server):

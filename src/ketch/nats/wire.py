@@ -75,6 +75,11 @@ class RawHeaders(LazyHeaders):
         return parse_headers(self._raw)
 
     @property
+    def raw(self) -> bytes:
+        """The block as it came, the server's own headers with it."""
+        return self._raw
+
+    @property
     def status(self) -> str:
         """What follows the version in the first line: `404 No Messages`; "" for an ordinary message."""
         return self._raw[len(b"NATS/1.0 ") : self._raw.find(b"\r\n")].decode("utf-8", "replace")

@@ -1,0 +1,378 @@
+"""Link: a connection to NATS that comes back for ever; what is asked over it, and what is heard."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from random import uniform
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from nats import errors
+from nats.aio.client import Client
+
+from ...errors import NotRunning, RegistryError
+from ...nats.wire import Reader, round_trip
+from .ear import Ear
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ...nats.config import Access
+    from ...nats.wire import Received, Sink
+
+#: Subject, lines of headers (each with its end) or b"", body.
+Question: TypeAlias = tuple[str, bytes, bytes]
+
+log = logging.getLogger("ketch.registry")
+
+_HEADER_LINE = b"NATS/1.0\r\n"
+
+#: Seconds between two tries to reach a server again.
+_RECONNECT_WAIT = 0.5
+_LONGEST_WAIT = 10.0
+
+#: Questions that may be unanswered at a time; more are asked as answers come.
+_IN_FLIGHT = 256
+
+#: Unheard messages of one ear.
+_BACKLOG = 200_000
+
+
+class Link:
+    """One connection, made again whenever it is lost, whatever the reason.
+
+    Args:
+        access: the servers.
+        alive: seconds of silence after which a connection is looked at.
+        back: called when the connection has come back.
+    """
+
+    def __init__(self, access: Access, alive: float, back: Callable[[], None]) -> None:
+        self.access = access
+        self._alive = alive
+        self._back = back
+        self._client: Client | None = None
+        self._connected = asyncio.Event()
+        self._closing = False
+        self._why = ""
+        self._refusals: list[str] = []
+        self._sinks: dict[int, Sink] = {}
+        self._lasting: dict[str, Sink] = {}
+        self._ears: set[Ear] = set()
+        self._inbox = f"_INBOX.{secrets.token_hex(11)}"
+        self._asked: dict[str, asyncio.Future[Received]] = {}
+        self._numbers = 0
+        self._mending: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            RegistryError: no server is there, or it refuses us.
+        """
+        self._client = await self._connect()
+        await self.answer(f"{self._inbox}.*", self._take_answers)
+
+    async def close(self) -> None:
+        """Disconnect, when what was sent has been handled. Closing twice is no error."""
+        self._closing = True
+        if self._mending is not None:
+            self._mending.cancel()
+            await asyncio.gather(self._mending, return_exceptions=True)
+        client, self._client = self._client, None
+        if client is None:
+            return
+        self._lose("the registry was closed")
+        if self._connected.is_set():
+            try:
+                await round_trip(client, self.access.timeout)
+            except (errors.Error, TimeoutError, OSError) as error:
+                log.warning("nats: closed before %s had everything: %s", self.access.location, error)
+        await _disconnect(client)
+
+    # --- asking
+
+    async def ready(self) -> Client:
+        """Return the driver's client, connected.
+
+        Raises:
+            RegistryError: the connection doesn't come back within the timeout.
+        """
+        if self._client is None:
+            raise NotRunning("the NATS registry isn't open")
+        if not self._connected.is_set():
+            try:
+                async with asyncio.timeout(self.access.timeout):
+                    await self._connected.wait()
+            except TimeoutError:
+                raise RegistryError(f"{self.access.location}: {self._why or 'no answer'}; is it running?") from None
+        return self._client
+
+    async def ask(self, subject: str, body: bytes = b"") -> bytes | None:
+        """Return the answer to one question, None where nobody listens.
+
+        Raises:
+            RegistryError: there is no answer within the timeout.
+        """
+        (answer,) = await self.ask_all([(subject, b"", body)])
+        return answer
+
+    async def ask_all(self, questions: Sequence[Question]) -> list[bytes | None]:
+        """Return the answers to questions, in their order; None where nobody listens.
+
+        Raises:
+            RegistryError: they aren't all answered within the timeout.
+        """
+        answers: list[bytes | None] = []
+        for at in range(0, len(questions), _IN_FLIGHT):
+            answers += await self._ask_some(questions[at : at + _IN_FLIGHT])
+        return answers
+
+    async def _ask_some(self, questions: Sequence[Question]) -> list[bytes | None]:
+        waiting: dict[str, asyncio.Future[Received]] = {}
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.access.timeout):
+                client = await self.ready()
+                commands = []
+                for subject, headers, body in questions:
+                    self._numbers += 1
+                    token = f"{self._inbox}.{self._numbers:x}"
+                    waiting[token] = self._asked[token] = loop.create_future()
+                    commands.append(command(client.max_payload, subject, headers, body, token))
+                await self._send(client, b"".join(commands))
+                return [_answer(await answer) for answer in waiting.values()]
+        except TimeoutError:
+            why = self._refusal_of(questions[0][0]) or self._why or "no answer"
+            raise RegistryError(f"{self.access.location}: {why}") from None
+        finally:
+            for token in waiting:
+                self._asked.pop(token, None)
+
+    async def _take_answers(self, batch: list[Received]) -> None:
+        for received in batch:
+            answer = self._asked.pop(received[0], None)
+            if answer is not None and not answer.done():
+                answer.set_result(received)
+
+    async def tell(self, messages: Sequence[Question], reply: str = "") -> None:
+        """Publish, without an answer but to `reply`.
+
+        Raises:
+            RegistryError: there is no connection within the timeout.
+        """
+        client = await self.ready()
+        commands = [command(client.max_payload, *message, reply) for message in messages]
+        await self._send(client, b"".join(commands))
+
+    async def _send(self, client: Client, data: bytes) -> None:
+        try:
+            await client._send_command(data)  # noqa: SLF001 - one write for all, see decision 3
+            await client._flush_pending()  # noqa: SLF001
+        except (errors.Error, OSError) as error:
+            raise RegistryError(f"{self.access.location}: {error}") from error
+
+    # --- hearing
+
+    async def answer(self, subject: str, sink: Sink) -> None:
+        """Have what comes on a subject handed to a sink, over all connections to come.
+
+        Raises:
+            RegistryError: there is no connection within the timeout.
+        """
+        client = await self.ready()
+        self._lasting[subject] = sink
+        await self._subscribe(client, subject, sink)
+
+    async def leave(self, subject: str) -> None:
+        """Hear a subject of `answer` no more."""
+        sink = self._lasting.pop(subject, None)
+        if sink is not None:
+            await self._unsubscribe(subject)
+
+    async def hear(self, subject: str) -> Ear:
+        """Return what comes on a subject, until `Ear.close` or until the connection is lost.
+
+        Raises:
+            RegistryError: there is no connection within the timeout.
+        """
+        client = await self.ready()
+        ear = Ear(self._deafen, _BACKLOG)
+        ear.sid = await self._subscribe(client, subject, ear.take)
+        self._ears.add(ear)
+        return ear
+
+    def inbox(self) -> str:
+        """Return a subject of ours that nobody has used."""
+        return f"_INBOX.{secrets.token_hex(11)}"
+
+    async def settle(self) -> None:
+        """Return when the server has handled all that was sent.
+
+        Raises:
+            RegistryError: it doesn't say so within the timeout, or has refused one of our subscriptions.
+        """
+        client = await self.ready()
+        try:
+            await round_trip(client, self.access.timeout)
+        except (errors.Error, TimeoutError, OSError) as error:
+            raise RegistryError(f"{self.access.location}: {str(error) or 'no answer'}") from error
+
+    def refusal(self, subject: str) -> str:
+        """Return what the server said when it refused a subject, "" if it didn't."""
+        return self._refusal_of(subject)
+
+    def _refusal_of(self, subject: str) -> str:
+        return next((refusal for refusal in self._refusals if f'"{subject.lower()}' in refusal.lower()), "")
+
+    async def _subscribe(self, client: Client, subject: str, sink: Sink) -> int:
+        try:
+            driver = await client.subscribe(subject)
+        except (errors.Error, OSError, ValueError) as error:
+            raise RegistryError(f"{self.access.location}: can't subscribe to {subject}: {error}") from error
+        sid: int = driver._id  # noqa: SLF001 - the id that messages come with
+        self._sinks[sid] = sink
+        return sid
+
+    async def _unsubscribe(self, subject: str) -> None:
+        client = self._client
+        for sid, driver in list(client._subs.items()) if client is not None else ():  # noqa: SLF001
+            if driver.subject == subject:
+                await self._drop(sid)
+
+    async def _deafen(self, ear: Ear) -> None:
+        self._ears.discard(ear)
+        await self._drop(ear.sid)
+
+    async def _drop(self, sid: int) -> None:
+        self._sinks.pop(sid, None)
+        client = self._client
+        driver = None if client is None else client._subs.get(sid)  # noqa: SLF001
+        if driver is not None:
+            try:
+                await driver.unsubscribe()
+            except (errors.Error, OSError) as error:
+                log.debug("nats: unsubscribed without the server: %s", error)
+
+    # --- the connection
+
+    async def _connect(self) -> Client:
+        client = Client()
+        client._ps = Reader(client, self._sinks)  # noqa: SLF001 - see wire.py and decision 3
+        access = self.access
+        try:
+            async with asyncio.timeout(access.connect_timeout):
+                await client.connect(
+                    servers=list(access.servers),
+                    name="ketch registry",
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnect,
+                    reconnected_cb=self._on_reconnect,
+                    closed_cb=self._on_close,
+                    connect_timeout=max(1, round(access.connect_timeout)),
+                    reconnect_time_wait=uniform(_RECONNECT_WAIT / 2, _RECONNECT_WAIT),  # type: ignore[arg-type]  # noqa: S311 - declared as int, used as seconds; spreading needs no secret
+                    max_reconnect_attempts=-1,
+                    ping_interval=self._alive,  # type: ignore[arg-type]  # likewise
+                    **access.login,
+                )
+        except (TimeoutError, OSError, errors.Error) as error:
+            await _disconnect(client)
+            raise self._refused(error) from error
+        self._connected.set()
+        self._why = ""
+        return client
+
+    def _refused(self, error: Exception) -> RegistryError:
+        # The driver tries on after a refusal too, so that all we see is the time running out.
+        if "authorization" in f"{error} {self._why}".lower():
+            return RegistryError(f"{self.access.location}: the server refuses our credentials")
+        return RegistryError(f"{self.access.location}: {str(error) or self._why or 'no answer'}; is it running?")
+
+    def _lose(self, why: str) -> None:
+        self._why = why
+        self._refusals.clear()
+        for ear in self._ears:
+            ear.fail(why)
+
+    async def _on_error(self, error: Exception) -> None:
+        text = str(error) or type(error).__name__
+        if "permissions violation" in text.lower():
+            if len(self._refusals) < 100:
+                self._refusals.append(text)
+            log.debug("%s: %s", self.access.location, text)
+        elif "authorization" not in self._why.lower():  # what comes after it is its consequence
+            self._why = text
+
+    async def _on_disconnect(self) -> None:
+        if self._connected.is_set() and not self._closing:
+            self._connected.clear()
+            self._lose("the connection is lost")
+
+    async def _on_reconnect(self) -> None:
+        self._connected.set()
+        self._why = ""
+        self._back()
+
+    async def _on_close(self) -> None:
+        """Begin anew where the driver gives up, as it does after some of the server's errors."""
+        if self._closing or self._client is None or (self._mending is not None and not self._mending.done()):
+            return
+        self._connected.clear()
+        self._lose(self._why or "the server has ended the connection")
+        self._mending = asyncio.create_task(self._mend(), name=f"ketch reconnects to {self.access.location}")
+
+    async def _mend(self) -> None:
+        pause = _RECONNECT_WAIT
+        while True:
+            try:
+                client = await self._connect()
+                self._client = client
+                for subject, sink in self._lasting.items():
+                    await self._subscribe(client, subject, sink)
+            except RegistryError as error:
+                self._why = str(error)
+                await asyncio.sleep(uniform(pause / 2, pause))  # noqa: S311 - spreading needs no secret
+                pause = min(2 * pause, _LONGEST_WAIT)
+            else:
+                self._back()
+                return
+
+
+def command(limit: int, subject: str, headers: bytes, body: bytes, reply: str) -> bytes:
+    """Return the protocol's command that publishes.
+
+    Args:
+        limit: the server's; it cuts the connection of whoever exceeds it.
+        subject: without white space and wildcards.
+        headers: lines, each with its end; b"" for none.
+        body: anything.
+        reply: where answers go, "" for nowhere.
+
+    Raises:
+        RegistryError: it is over the limit.
+    """
+    head = _HEADER_LINE + headers + b"\r\n" if headers else b""
+    size = len(head) + len(body)
+    if size > limit:
+        raise RegistryError(f"a record of {size} bytes is over the NATS server's limit of {limit}")
+    to = f"{subject} {reply}" if reply else subject
+    if head:
+        return b"HPUB %b %d %d\r\n%b%b\r\n" % (to.encode(), len(head), size, head, body)
+    return b"PUB %b %d\r\n%b\r\n" % (to.encode(), size, body)
+
+
+def _answer(received: Received) -> bytes | None:
+    headers = received[1]
+    return None if headers is not None and headers.status.startswith("503") else received[2]
+
+
+async def _disconnect(client: Any) -> None:
+    if not client.is_connected:
+        # The driver would write what is left to the connection that was lost, and stop half-closed.
+        client._pending.clear()  # noqa: SLF001
+        client._pending_data_size = 0  # noqa: SLF001
+    try:
+        await client.close()
+    except (OSError, errors.Error) as error:
+        log.debug("nats: the server went away while the connection was closed: %s", error)

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import context
 from .attempts import USUAL, Attempts, CallOptions, ready
-from .codec import JSON, PROTOBUF
 from .context import wanted
-from .conversation import Opened
-from .errors import CodecError, DeadlineExceeded, Internal, NotRunning, StatusError, Unavailable, Unreachable
+from .errors import CodecError, DeadlineExceeded, Internal, NotRunning, StatusError, Unavailable
 from .finder import Finder
-from .plan import Plan
+from .opening import begin
+from .plans import Plans
 from .race import Race
-from .rpc import Method, One
+from .rpc import Method
 from .unary import GAIN, UnaryCall
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .codec import Decode, Encode
+    from .conversation import Opened
+    from .hedging import Hedging
     from .optioned import Outgoing
     from .options import Options
+    from .plan import Plan
     from .rpc import Metadata
     from .selector import Candidate
-    from .transport import Stream
 
 Q = TypeVar("Q")
 P = TypeVar("P")
@@ -44,21 +45,8 @@ class Calling:
     def __init__(self, options: Options) -> None:
         self.running = False
         self.finder = Finder(options.registry, options.transport, options.policies, options.id)
-        self._options = options
-        self._plans: dict[tuple[str, Method[Any, Any]], Plan] = {}
-        self._own: dict[tuple[str, Method[Any, Any], CallOptions], Plan] = {}
-
-    def plan(self, service: str, method: Method[Any, Any], options: CallOptions) -> Plan:
-        """Return the plan of a method."""
-        if options.policy is None:
-            plan = self._plans.get((service, method))
-            if plan is None:
-                plan = self._plans[service, method] = self._make_plan(service, method, options)
-            return plan
-        plan = self._own.get((service, method, options))
-        if plan is None:
-            plan = self._own[service, method, options] = self._make_plan(service, method, options)
-        return plan
+        self.plans = Plans(options, self.finder)
+        self._usual = self.plans.usual
 
     async def unary(
         self,
@@ -70,19 +58,22 @@ class Calling:
         options: CallOptions,
     ) -> P:
         """Make a call with one reply."""
-        plan = self._plans.get((service, method)) if options is USUAL else None
+        plan = self._usual.get((service, method)) if options is USUAL else None
         if plan is None:
-            plan = self.plan(service, method, options)
+            plan = self.plans.find(service, method, options)
         body = plan.encode(request)
         left = context.current().remaining()
         if left is not None:
             # A handler's own deadline bounds the calls it makes: nobody waits for their answers after it.
             timeout = left if timeout is None else min(left, timeout)
         plan.calls += 1
-        if plan.bulkhead is not None or plan.breaker.open or plan.hedging is not None:
-            reply = await self._guarded(plan, plan.key(request, metadata), body, timeout, metadata, options)
+        key = "" if plan.key is None else plan.key(request, metadata)
+        if plan.bulkhead is not None or plan.breaker.open:
+            reply = await self._guarded(plan, key, body, timeout, metadata, options)
+        elif plan.hedging is not None:
+            reply = await self._raced(plan, plan.hedging, key, body, timeout, metadata, options)
         else:
-            reply = await self._straight(plan, plan.key(request, metadata), body, timeout, metadata, options)
+            reply = await self._straight(plan, key, body, timeout, metadata, options)
         try:
             decoded: P = plan.decode(reply)
         except CodecError as error:
@@ -141,13 +132,81 @@ class Calling:
         began: float,
         failed: tuple[Candidate, StatusError] | None,
     ) -> bytes:
+        """Make a call that no instance is known for, or that failed at the first one."""
         self.check_running()
-        call = UnaryCall(plan, body, metadata, wanted(), compress=options.compress)
-        attempts = Attempts(
-            self.finder, plan, timeout=timeout, began=began, key=key, wait_for_ready=options.wait_for_ready
-        )
+        call, attempts = self._prepare(plan, key, body, timeout, metadata, options, began)
         try:
             return await attempts.make(call.send, failed)
+        except (Unavailable, DeadlineExceeded):
+            plan.breaker.failed(plan.calls)
+            raise
+
+    def _prepare(
+        self,
+        plan: Plan,
+        key: str,
+        body: bytes,
+        timeout: float | None,
+        metadata: Metadata | None,
+        options: CallOptions,
+        began: float,
+    ) -> tuple[UnaryCall, Attempts]:
+        wait = options.wait_for_ready
+        attempts = Attempts(self.finder, plan, timeout=timeout, began=began, key=key, wait_for_ready=wait)
+        return UnaryCall(plan, body, metadata, wanted(), compress=options.compress), attempts
+
+    async def _raced(
+        self,
+        plan: Plan,
+        hedging: Hedging,
+        key: str,
+        body: bytes,
+        timeout: float | None,
+        metadata: Metadata | None,
+        options: CallOptions,
+    ) -> bytes:
+        """Make a call that may be hedged; as `_straight`, for the same reason."""
+        first = plan.choice.pick(key)
+        if first is None:
+            return await self._again(plan, key, body, timeout, metadata, options, monotonic(), None)
+        race = Race(plan, first, self._prepare, (plan, key, body, timeout, metadata, options))
+        hedging.watch(race)
+        first.in_flight += 1
+        try:
+            reply = await first.channel.unary(
+                plan.method.path,
+                body,
+                content_type=plan.content_type,
+                metadata=metadata,
+                timeout=timeout,
+                received=wanted(),
+                compress=options.compress,
+            )
+            first.failures = 0
+            took = monotonic() - race.began
+            first.latency += GAIN * (took - first.latency)
+            hedging.took(took)
+        except asyncio.CancelledError:
+            hedging.took(monotonic() - race.began)
+            return race.overtaken()
+        except StatusError as error:
+            return await self._lost(plan, race, first, error)
+        else:
+            return reply
+        finally:
+            first.in_flight -= 1
+            race.end()
+
+    async def _lost(self, plan: Plan, race: Race, first: Candidate, error: StatusError) -> bytes:
+        unanswered = isinstance(error, (Unavailable, DeadlineExceeded))
+        if unanswered:
+            plan.roster.failed(first, error)
+        else:
+            first.failures = 0
+        if plan.is_answer(error):
+            raise error
+        try:
+            return await race.lost(error)
         except (Unavailable, DeadlineExceeded):
             plan.breaker.failed(plan.calls)
             raise
@@ -161,11 +220,10 @@ class Calling:
         metadata: Metadata | None,
         options: CallOptions,
     ) -> bytes:
-        """Make a call that may be hedged, or that a breaker or a bulkhead stands before."""
+        """Make a call that a breaker or a bulkhead stands before."""
         self.check_running()
         breaker, bulkhead = plan.breaker, plan.bulkhead
-        tested = breaker.open
-        if tested:
+        if breaker.open:
             breaker.check()
         if bulkhead is not None:
             timeout = await bulkhead.enter(timeout)
@@ -173,88 +231,30 @@ class Calling:
             if plan.hedging is None:
                 reply = await self._straight(plan, key, body, timeout, metadata, options)
             else:
-                reply = await self._raced(plan, key, body, timeout, metadata, options)
-        except (Unavailable, DeadlineExceeded):
-            raise
-        except StatusError:
-            if tested and breaker.open:
+                reply = await self._raced(plan, plan.hedging, key, body, timeout, metadata, options)
+        except StatusError as error:
+            if breaker.open and not isinstance(error, (Unavailable, DeadlineExceeded)):
                 breaker.answered()
             raise
         finally:
             if bulkhead is not None:
                 bulkhead.leave()
-        if tested and breaker.open:
+        if breaker.open:
             breaker.answered()
         return reply
-
-    async def _raced(
-        self,
-        plan: Plan,
-        key: str,
-        body: bytes,
-        timeout: float | None,
-        metadata: Metadata | None,
-        options: CallOptions,
-    ) -> bytes:
-        call = UnaryCall(plan, body, metadata, wanted(), compress=options.compress)
-        attempts = Attempts(
-            self.finder, plan, timeout=timeout, began=monotonic(), key=key, wait_for_ready=options.wait_for_ready
-        )
-        candidate = plan.choice.pick(key)
-        try:
-            if candidate is None or plan.hedging is None:
-                return await attempts.make(call.send)
-            return await Race(plan, call, attempts, candidate).run(plan.hedging)
-        except (Unavailable, DeadlineExceeded):
-            plan.breaker.failed(plan.calls)
-            raise
 
     async def open(self, call: Outgoing) -> Opened:
         """Start a streaming call."""
         self.check_running()
-        plan = self.plan(call.service, call.method, call.options)
+        plan = self.plans.find(call.service, call.method, call.options)
         plan.calls += 1
 
-        used: list[Candidate] = []
-
-        async def send(candidate: Candidate, left: float | None) -> Stream:
-            used[:] = [candidate]
-            try:
-                return await candidate.channel.stream(
-                    call.name,
-                    content_type=plan.content_type,
-                    metadata=call.metadata,
-                    timeout=left,
-                    compress=call.options.compress,
-                )
-            except Unreachable as error:
-                plan.roster.failed(candidate, error)
-                raise
-
-        async def begin(failed: tuple[Candidate, StatusError] | None = None) -> Opened:
-            return Opened(await attempts.make(send, failed), plan.encode, plan.decode, again)
-
-        def again(error: StatusError) -> Awaitable[Opened]:
-            if isinstance(error, Unavailable):
-                plan.roster.failed(used[0], error)
-            return begin((used[0], error))
-
-        attempts = Attempts(
-            self.finder,
-            plan,
-            timeout=_bound(call.timeout),
-            began=monotonic(),
-            key=plan.key(call.payload.request, call.metadata) if isinstance(call.payload, One) else "",
-            wait_for_ready=call.options.wait_for_ready,
-        )
-        return await begin()
+        return await begin(self.finder, plan, call)
 
     def ready(self, service: str, timeout: float | None) -> Awaitable[None]:
         """Wait until an instance of a service can be reached."""
         self.check_running()
-        plan = self._plans.get((service, _NOTHING)) or self._make_plan(service, _NOTHING, USUAL)
-        self._plans[service, _NOTHING] = plan
-        return ready(self.finder, plan, timeout)
+        return ready(self.finder, self.plans.find(service, _NOTHING, USUAL), timeout)
 
     def check_running(self) -> None:
         """Raise `NotRunning` unless the client runs."""
@@ -263,33 +263,5 @@ class Calling:
 
     async def close(self) -> None:
         """Close the channels. Closing twice is no error."""
-        for plan in (*self._plans.values(), *self._own.values()):
-            if plan.hedging is not None:
-                plan.hedging.close()
+        self.plans.close()
         await self.finder.close()
-
-    def _make_plan(self, service: str, method: Method[Any, Any], options: CallOptions) -> Plan:
-        known = self._options
-        return Plan(
-            service,
-            method,
-            self._coders(method),
-            known.policies.of(service, method.path, options.policy),
-            self.finder.roster(service),
-            selector=known.selector,
-            labels=known.labels,
-            timeout=known.request_timeout,
-        )
-
-    def _coders(self, method: Method[Any, Any]) -> tuple[Encode, Decode, str]:
-        binary = hasattr(method.request, "DESCRIPTOR")
-        codec = method.codec or self._options.codecs.find(PROTOBUF if binary else JSON)
-        return codec.encoder(method.request), codec.decoder(method.reply), codec.content_type
-
-
-def _bound(timeout: float | None) -> float | None:
-    # A handler's own deadline bounds the calls it makes: nobody waits for their answers after it.
-    left = context.current().remaining()
-    if left is None:
-        return timeout
-    return left if timeout is None else min(left, timeout)

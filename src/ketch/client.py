@@ -129,7 +129,7 @@ class Client(Caller):
     ) -> Reply[P]:
         """Make one call; a stub's method does this. Without a timeout the client's default bounds it."""
         if timeout is None and options.bounded:
-            timeout = self._calling.plan(service, method, options).timeout
+            timeout = self._calling.plans.find(service, method, options).timeout
         if self._chain is None:
             return self._calling.unary(service, method, request, timeout, metadata, options)
         return self._unary_through(Outgoing(service, method, request, timeout, metadata, options))

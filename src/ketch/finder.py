@@ -9,14 +9,13 @@ from .directory import Directory
 from .errors import DeadlineExceeded, Unreachable
 from .pool import Pool
 from .roster import Roster
+from .selectors.consistent_hash import consistent_hash
+from .subset import Subset
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .plan import Plan
     from .policy import Policies
-    from .registry import Instance, Registry
-    from .roster import Narrow
+    from .registry import Registry
     from .transport import Transport
 
 
@@ -56,7 +55,10 @@ class Finder:
         roster = self._rosters.get(service)
         if roster is None:
             policy = self._policies.of(service)
-            roster = self._rosters[service] = Roster(service, self._pool.channel, policy, self._narrow(policy.subset))
+            # A key has to lead every client to the same instance, which it does only if they know the same ones.
+            keyed = policy.selector == "consistent_hash" or policy.selector is consistent_hash
+            narrow = Subset(self._id, 0 if keyed else policy.subset or 0)
+            roster = self._rosters[service] = Roster(service, self._pool.channel, policy, narrow)
         return roster
 
     async def look(self, service: str, timeout: float | None) -> None:
@@ -96,12 +98,6 @@ class Finder:
 
     def _addresses(self) -> set[str]:
         return {one.instance.address for roster in self._rosters.values() for one in roster.candidates}
-
-    def _narrow(self, most: int | None) -> Narrow:
-        def narrow(instances: Sequence[Instance]) -> Sequence[Instance]:
-            return instances
-
-        return narrow
 
     def _changed(self, service: str) -> None:
         roster = self._rosters.get(service)

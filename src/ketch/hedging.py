@@ -10,10 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Protocol
-
-if TYPE_CHECKING:
-    from .errors import StatusError
+from typing import Final, Protocol
 
 #: The least time that a call is waited for before it is hedged, unless that is configured, in seconds; what the first
 #: few calls are given, and how many those are.
@@ -99,13 +96,3 @@ class Hedging:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-class Outcome:
-    """What a hedge ended with: a reply, or an error that is the server's answer."""
-
-    __slots__ = ("error", "reply")
-
-    def __init__(self, reply: bytes = b"", error: StatusError | None = None) -> None:
-        self.reply = reply
-        self.error = error

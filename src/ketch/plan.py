@@ -36,13 +36,13 @@ class Plan:
         idempotent: making a call twice does no harm.
         timeout: seconds where a caller doesn't say, None for none.
         breaker, bulkhead: see there; None for no bulkhead.
+        key: reads a call's key, None where calls have none.
         hedging: when a call is made at a second instance, None for never.
-        guarded: the breaker is open, or there is a bulkhead.
     """
 
     __slots__ = (
         "_budget",
-        "_key",
+        "_own",
         "_retry_on",
         "breaker",
         "bulkhead",
@@ -53,6 +53,7 @@ class Plan:
         "encode",
         "hedging",
         "idempotent",
+        "key",
         "method",
         "policy",
         "roster",
@@ -71,7 +72,9 @@ class Plan:
         selector: str | SelectorMaker,
         labels: Mapping[str, str],
         timeout: float,
+        own: CallPolicy | None = None,
     ) -> None:
+        self._own = own
         self.service = service
         self.method = method
         self.encode, self.decode, self.content_type = coders
@@ -91,11 +94,7 @@ class Plan:
             self.hedging = Hedging(None if policy.hedge == "auto" else float(policy.hedge or 0))
         self._budget = Budget(policy.budget or 0)
         self._retry_on = frozenset(Code[name] for name in policy.retry_on or ())
-        self._key = None if policy.key is None else _reader(policy.key)
-
-    def key(self, request: Any, metadata: Metadata | None) -> str:
-        """Return a call's key, "" for none."""
-        return "" if self._key is None else self._key(request, metadata)
+        self.key = None if policy.key is None else _reader(policy.key)
 
     def is_answer(self, error: StatusError) -> bool:
         """Tell whether an error is what the call ends with, whatever may be tried yet."""

@@ -7,6 +7,7 @@ import logging
 from random import uniform
 from time import monotonic
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from .codec import PROTOBUF
 from .errors import Cancelled, DeadlineExceeded, StatusError, Unavailable, Unreachable
@@ -64,13 +65,13 @@ class Roster:
         self._eject_after = policy.eject_after or 0
         self._eject_time = policy.eject_time or 1.0
         self._by_id: dict[tuple[str, str, int], Candidate] = {}
-        self._choices: list[Choice] = []
+        self._choices: WeakSet[Choice] = WeakSet()  # plans hold them, and may be given up
         self._probes: dict[Candidate, asyncio.Task[None]] = {}
         self._back: dict[Candidate, float] = {}
 
     def join(self, choice: Choice) -> None:
         """Keep a choice current."""
-        self._choices.append(choice)
+        self._choices.add(choice)
         choice.arrange(self.candidates)
 
     def learn(self, instances: Sequence[Instance]) -> None:

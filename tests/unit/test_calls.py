@@ -288,7 +288,7 @@ async def test_calls_are_spread_over_the_instances():
         service.serve(calculator)
     async with testing.run(*services) as app:
         stub = app.stub(CalcStub)
-        for _ in range(4):
+        for _ in range(40):
             await stub.double(Number(1), metadata={"x": "y"})
     assert all(calculator.seen for calculator in calculators)
 

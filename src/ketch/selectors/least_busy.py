@@ -23,9 +23,8 @@ def least_busy() -> Selector:
         size = len(candidates)
         if size == 1:
             return candidates[0]
-        first = int(chance() * size)  # noqa: S311 - spreading load is no secret
-        second = int(chance() * (size - 1))  # noqa: S311 - as above
-        one, other = candidates[first], candidates[second + (second >= first)]
+        first, second = divmod(int(chance() * size * (size - 1)), size - 1)  # noqa: S311 - spreading load is no secret
+        one, other = candidates[first], candidates[second + 1 if second >= first else second]
         return other if other.in_flight < one.in_flight else one
 
     return select

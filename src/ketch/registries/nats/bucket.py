@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from ...registry import Instance
+    from .commands import Question
     from .config import Config
-    from .link import Link, Question
+    from .questions import Questions
 
 _API: Final = "$JS.API."
 
@@ -43,14 +44,14 @@ class Bucket:
     has run out; elsewhere the bucket has one for all records, and watchers find out by themselves.
 
     Args:
-        link: to a server with JetStream.
+        questions: to a server with JetStream.
         config: the bucket's name and properties.
     """
 
-    def __init__(self, link: Link, config: Config) -> None:
-        self._link = link
+    def __init__(self, questions: Questions, config: Config) -> None:
+        self._questions = questions
         self._config = config
-        self._where = link.access.location
+        self._where = config.access.location
         self.stream = f"KV_{config.bucket}"
         self._prefix = f"$KV.{config.bucket}."
         self._headers: bytes | None = None  # of a record; None while the bucket isn't known
@@ -153,7 +154,7 @@ class Bucket:
     async def _put(self, records: Sequence[tuple[str, bytes]], gone: Sequence[str]) -> None:
         why = "no answer"
         try:
-            async with asyncio.timeout(self._link.access.timeout):
+            async with asyncio.timeout(self._config.access.timeout):
                 while why := await self._try_to_put(records, gone):
                     self.forget()
                     await asyncio.sleep(_PAUSE)
@@ -165,7 +166,7 @@ class Bucket:
         headers = await self.check()
         questions: list[Question] = [(self._prefix + key, headers, body) for key, body in records]
         questions += [(self._prefix + key, b"KV-Operation: DEL\r\n" + headers, b"") for key in gone]
-        for answer in await self._link.ask_all(questions):
+        for answer in await self._questions.ask_all(questions):
             if answer is None:
                 return "it isn't there, or has no leader"
             if refusal := _read(answer).get("error"):
@@ -223,7 +224,7 @@ class Bucket:
         Raises:
             RegistryError: it refuses otherwise, or doesn't answer.
         """
-        reply = await self._link.ask(_API + what, msgspec.json.encode(question) if question else b"")
+        reply = await self._questions.ask(_API + what, msgspec.json.encode(question) if question else b"")
         if reply is None:
             raise RegistryError(
                 f"{self._where}: JetStream isn't enabled there, or has no leader; start it with `nats-server -js`, "

@@ -19,7 +19,7 @@ _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0
 _STORAGES = ("memory", "file")
 _DEFAULT_BUCKET = "ketch-instances"
 _DEFAULT_TTL = 15.0
-_BUCKET = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _LONGEST_TTL = 86_400
 _MOST_REPLICAS = 5
 
@@ -36,6 +36,7 @@ class Config:
         storage: `memory` or `file`.
         services: whether NATS's own tools are answered.
         format: `ketch` or `go-micro`.
+        prefix: what subjects of announcements begin with, where there is no bucket.
     """
 
     access: Access
@@ -45,6 +46,7 @@ class Config:
     storage: str = _STORAGES[0]
     services: bool = True
     format: str = KETCH
+    prefix: str = _DEFAULT_BUCKET
 
     @classmethod
     def from_url(cls, url: Url, *options: str) -> Config:
@@ -58,7 +60,8 @@ class Config:
             raise ConfigurationError(f"{url}: a registry on NATS has no path")
         return cls(
             access=Access.of(url),
-            bucket=_bucket(url),
+            bucket=_word(url, "bucket"),
+            prefix=_word(url, "prefix"),
             ttl=_between(url, "ttl", _DEFAULT_TTL, 1, _LONGEST_TTL),
             replicas=int(_between(url, "replicas", 1, 1, _MOST_REPLICAS)),
             storage=_one_of(url, "storage", _STORAGES),
@@ -67,11 +70,11 @@ class Config:
         )
 
 
-def _bucket(url: Url) -> str:
-    name = url.options.get("bucket", _DEFAULT_BUCKET)
-    if _BUCKET.fullmatch(name) is None:
-        raise ConfigurationError(f"{url.name}: a bucket's name has letters, digits, '-' and '_', unlike {name!r}")
-    return name
+def _word(url: Url, option: str) -> str:
+    word = url.options.get(option, _DEFAULT_BUCKET)
+    if _WORD.fullmatch(word) is None:
+        raise ConfigurationError(f"{url.name}: {option} has letters, digits, '-' and '_', unlike {word!r}")
+    return word
 
 
 def _between(url: Url, option: str, default: float, least: float, most: float) -> float:

@@ -1,4 +1,4 @@
-"""Ear: what comes on one subject, until the connection is lost."""
+"""Ear: what comes on some subjects, until the connection is lost."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 class Ear:
-    """Messages of one subscription, in the order they came.
+    """Messages of some subscriptions, in the order they came.
 
     Args:
-        deafen: ends the subscription.
+        deafen: ends the subscriptions.
         most: messages that wait to be read; more of them end it, for what follows would be a tale with gaps.
     """
 
     def __init__(self, deafen: Callable[[Ear], Awaitable[None]], most: int) -> None:
-        self.sid = 0
+        self.sids: list[int] = []
         self._deafen = deafen
         self._most = most
         self._heard: list[Received] = []

@@ -11,14 +11,13 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from ...errors import RegistryError
-from ...nats.wire import RawHeaders
 from ..record import decode
 from .keys import pattern
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from ...nats.wire import Received
+    from ...nats.wire import RawHeaders, Received
     from ...registry import Instance
     from .bucket import Bucket
     from .link import Link

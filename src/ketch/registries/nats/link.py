@@ -1,4 +1,4 @@
-"""Link: a connection to NATS that comes back for ever; what is asked over it, and what is heard."""
+"""Link: a connection to NATS that comes back for ever; what is said over it, and what is heard."""
 
 from __future__ import annotations
 
@@ -6,34 +6,31 @@ import asyncio
 import logging
 import secrets
 from random import uniform
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from nats import errors
 from nats.aio.client import Client
 
 from ...errors import NotRunning, RegistryError
 from ...nats.wire import Reader, round_trip
+from .commands import check_length, command
 from .ear import Ear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ...nats.config import Access
-    from ...nats.wire import Received, Sink
-
-#: Subject, lines of headers (each with its end) or b"", body.
-Question: TypeAlias = tuple[str, bytes, bytes]
+    from ...nats.wire import Sink
+    from .commands import Question
 
 log = logging.getLogger("ketch.registry")
-
-_HEADER_LINE = b"NATS/1.0\r\n"
 
 #: Seconds between two tries to reach a server again.
 _RECONNECT_WAIT = 0.5
 _LONGEST_WAIT = 10.0
 
-#: Questions that may be unanswered at a time; more are asked as answers come.
-_IN_FLIGHT = 256
+#: Refusals that are remembered of one connection.
+_MOST_REFUSALS = 100
 
 #: Unheard messages of one ear.
 _BACKLOG = 200_000
@@ -45,24 +42,24 @@ class Link:
     Args:
         access: the servers.
         alive: seconds of silence after which a connection is looked at.
+
+    Attributes:
         back: called when the connection has come back.
+        why: what is wrong with the connection, or was when it was lost; "" for nothing.
     """
 
-    def __init__(self, access: Access, alive: float, back: Callable[[], None]) -> None:
+    def __init__(self, access: Access, alive: float) -> None:
         self.access = access
         self._alive = alive
-        self._back = back
+        self.back: Callable[[], None] = _nothing
         self._client: Client | None = None
         self._connected = asyncio.Event()
         self._closing = False
-        self._why = ""
+        self.why = ""
         self._refusals: list[str] = []
         self._sinks: dict[int, Sink] = {}
-        self._lasting: dict[str, Sink] = {}
+        self._lasting: dict[str, tuple[Sink, int]] = {}
         self._ears: set[Ear] = set()
-        self._inbox = f"_INBOX.{secrets.token_hex(11)}"
-        self._asked: dict[str, asyncio.Future[Received]] = {}
-        self._numbers = 0
         self._mending: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -72,7 +69,6 @@ class Link:
             RegistryError: no server is there, or it refuses us.
         """
         self._client = await self._connect()
-        await self.answer(f"{self._inbox}.*", self._take_answers)
 
     async def close(self) -> None:
         """Disconnect, when what was sent has been handled. Closing twice is no error."""
@@ -91,7 +87,7 @@ class Link:
                 log.warning("nats: closed before %s had everything: %s", self.access.location, error)
         await _disconnect(client)
 
-    # --- asking
+    # --- saying
 
     async def ready(self) -> Client:
         """Return the driver's client, connected.
@@ -106,55 +102,8 @@ class Link:
                 async with asyncio.timeout(self.access.timeout):
                     await self._connected.wait()
             except TimeoutError:
-                raise RegistryError(f"{self.access.location}: {self._why or 'no answer'}; is it running?") from None
+                raise RegistryError(f"{self.access.location}: {self.why or 'no answer'}; is it running?") from None
         return self._client
-
-    async def ask(self, subject: str, body: bytes = b"") -> bytes | None:
-        """Return the answer to one question, None where nobody listens.
-
-        Raises:
-            RegistryError: there is no answer within the timeout.
-        """
-        (answer,) = await self.ask_all([(subject, b"", body)])
-        return answer
-
-    async def ask_all(self, questions: Sequence[Question]) -> list[bytes | None]:
-        """Return the answers to questions, in their order; None where nobody listens.
-
-        Raises:
-            RegistryError: they aren't all answered within the timeout.
-        """
-        answers: list[bytes | None] = []
-        for at in range(0, len(questions), _IN_FLIGHT):
-            answers += await self._ask_some(questions[at : at + _IN_FLIGHT])
-        return answers
-
-    async def _ask_some(self, questions: Sequence[Question]) -> list[bytes | None]:
-        waiting: dict[str, asyncio.Future[Received]] = {}
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self.access.timeout):
-                client = await self.ready()
-                commands = []
-                for subject, headers, body in questions:
-                    self._numbers += 1
-                    token = f"{self._inbox}.{self._numbers:x}"
-                    waiting[token] = self._asked[token] = loop.create_future()
-                    commands.append(command(client.max_payload, subject, headers, body, token))
-                await self._send(client, b"".join(commands))
-                return [_answer(await answer) for answer in waiting.values()]
-        except TimeoutError:
-            why = self._refusal_of(questions[0][0]) or self._why or "no answer"
-            raise RegistryError(f"{self.access.location}: {why}") from None
-        finally:
-            for token in waiting:
-                self._asked.pop(token, None)
-
-    async def _take_answers(self, batch: list[Received]) -> None:
-        for received in batch:
-            answer = self._asked.pop(received[0], None)
-            if answer is not None and not answer.done():
-                answer.set_result(received)
 
     async def tell(self, messages: Sequence[Question], reply: str = "") -> None:
         """Publish, without an answer but to `reply`.
@@ -162,16 +111,29 @@ class Link:
         Raises:
             RegistryError: there is no connection within the timeout.
         """
-        client = await self.ready()
-        commands = [command(client.max_payload, *message, reply) for message in messages]
-        await self._send(client, b"".join(commands))
+        await self.tell_each([(*message, reply) for message in messages])
 
-    async def _send(self, client: Client, data: bytes) -> None:
+    async def tell_each(self, messages: Sequence[tuple[str, bytes, bytes, str]]) -> None:
+        """Publish, each with its own subject for answers.
+
+        Raises:
+            RegistryError: there is no connection within the timeout.
+        """
+        client = await self.ready()
+        data = b"".join([command(client.max_payload, *message) for message in messages])
         try:
             await client._send_command(data)  # noqa: SLF001 - one write for all, see decision 3
             await client._flush_pending()  # noqa: SLF001
         except (errors.Error, OSError) as error:
             raise RegistryError(f"{self.access.location}: {error}") from error
+
+    async def offer(self, messages: Sequence[tuple[str, bytes, bytes, str]]) -> None:
+        """Publish answers, if there is a connection: who has asked a lost one asks again."""
+        if self._connected.is_set():
+            try:
+                await self.tell_each(messages)
+            except RegistryError as error:
+                log.warning("nats: %d answers are lost: %s", len(messages), error)
 
     # --- hearing
 
@@ -182,25 +144,29 @@ class Link:
             RegistryError: there is no connection within the timeout.
         """
         client = await self.ready()
-        self._lasting[subject] = sink
-        await self._subscribe(client, subject, sink)
+        self._lasting[subject] = sink, await self._subscribe(client, subject, sink)
 
     async def leave(self, subject: str) -> None:
         """Hear a subject of `answer` no more."""
-        sink = self._lasting.pop(subject, None)
-        if sink is not None:
-            await self._unsubscribe(subject)
+        lasting = self._lasting.pop(subject, None)
+        if lasting is not None:
+            await self._drop(lasting[1])
 
-    async def hear(self, subject: str) -> Ear:
-        """Return what comes on a subject, until `Ear.close` or until the connection is lost.
+    async def hear(self, *subjects: str) -> Ear:
+        """Return what comes on some subjects, until `Ear.close` or until the connection is lost.
 
         Raises:
             RegistryError: there is no connection within the timeout.
         """
         client = await self.ready()
         ear = Ear(self._deafen, _BACKLOG)
-        ear.sid = await self._subscribe(client, subject, ear.take)
         self._ears.add(ear)
+        try:
+            for subject in subjects:
+                ear.sids.append(await self._subscribe(client, subject, ear.take))
+        except BaseException:
+            await ear.close()
+            raise
         return ear
 
     def inbox(self) -> str:
@@ -221,12 +187,10 @@ class Link:
 
     def refusal(self, subject: str) -> str:
         """Return what the server said when it refused a subject, "" if it didn't."""
-        return self._refusal_of(subject)
-
-    def _refusal_of(self, subject: str) -> str:
         return next((refusal for refusal in self._refusals if f'"{subject.lower()}' in refusal.lower()), "")
 
     async def _subscribe(self, client: Client, subject: str, sink: Sink) -> int:
+        check_length(subject)
         try:
             driver = await client.subscribe(subject)
         except (errors.Error, OSError, ValueError) as error:
@@ -235,15 +199,10 @@ class Link:
         self._sinks[sid] = sink
         return sid
 
-    async def _unsubscribe(self, subject: str) -> None:
-        client = self._client
-        for sid, driver in list(client._subs.items()) if client is not None else ():  # noqa: SLF001
-            if driver.subject == subject:
-                await self._drop(sid)
-
     async def _deafen(self, ear: Ear) -> None:
         self._ears.discard(ear)
-        await self._drop(ear.sid)
+        for sid in ear.sids:
+            await self._drop(sid)
 
     async def _drop(self, sid: int) -> None:
         self._sinks.pop(sid, None)
@@ -280,17 +239,17 @@ class Link:
             await _disconnect(client)
             raise self._refused(error) from error
         self._connected.set()
-        self._why = ""
+        self.why = ""
         return client
 
     def _refused(self, error: Exception) -> RegistryError:
         # The driver tries on after a refusal too, so that all we see is the time running out.
-        if "authorization" in f"{error} {self._why}".lower():
+        if "authorization" in f"{error} {self.why}".lower():
             return RegistryError(f"{self.access.location}: the server refuses our credentials")
-        return RegistryError(f"{self.access.location}: {str(error) or self._why or 'no answer'}; is it running?")
+        return RegistryError(f"{self.access.location}: {str(error) or self.why or 'no answer'}; is it running?")
 
     def _lose(self, why: str) -> None:
-        self._why = why
+        self.why = why
         self._refusals.clear()
         for ear in self._ears:
             ear.fail(why)
@@ -298,11 +257,11 @@ class Link:
     async def _on_error(self, error: Exception) -> None:
         text = str(error) or type(error).__name__
         if "permissions violation" in text.lower():
-            if len(self._refusals) < 100:
+            if len(self._refusals) < _MOST_REFUSALS:
                 self._refusals.append(text)
             log.debug("%s: %s", self.access.location, text)
-        elif "authorization" not in self._why.lower():  # what comes after it is its consequence
-            self._why = text
+        elif "authorization" not in self.why.lower():  # what comes after it is its consequence
+            self.why = text
 
     async def _on_disconnect(self) -> None:
         if self._connected.is_set() and not self._closing:
@@ -311,15 +270,15 @@ class Link:
 
     async def _on_reconnect(self) -> None:
         self._connected.set()
-        self._why = ""
-        self._back()
+        self.why = ""
+        self.back()
 
     async def _on_close(self) -> None:
         """Begin anew where the driver gives up, as it does after some of the server's errors."""
         if self._closing or self._client is None or (self._mending is not None and not self._mending.done()):
             return
         self._connected.clear()
-        self._lose(self._why or "the server has ended the connection")
+        self._lose(self.why or "the server has ended the connection")
         self._mending = asyncio.create_task(self._mend(), name=f"ketch reconnects to {self.access.location}")
 
     async def _mend(self) -> None:
@@ -328,43 +287,19 @@ class Link:
             try:
                 client = await self._connect()
                 self._client = client
-                for subject, sink in self._lasting.items():
-                    await self._subscribe(client, subject, sink)
+                for subject, (sink, _) in list(self._lasting.items()):
+                    self._lasting[subject] = sink, await self._subscribe(client, subject, sink)
             except RegistryError as error:
-                self._why = str(error)
+                self.why = str(error)
                 await asyncio.sleep(uniform(pause / 2, pause))  # noqa: S311 - spreading needs no secret
                 pause = min(2 * pause, _LONGEST_WAIT)
             else:
-                self._back()
+                self.back()
                 return
 
 
-def command(limit: int, subject: str, headers: bytes, body: bytes, reply: str) -> bytes:
-    """Return the protocol's command that publishes.
-
-    Args:
-        limit: the server's; it cuts the connection of whoever exceeds it.
-        subject: without white space and wildcards.
-        headers: lines, each with its end; b"" for none.
-        body: anything.
-        reply: where answers go, "" for nowhere.
-
-    Raises:
-        RegistryError: it is over the limit.
-    """
-    head = _HEADER_LINE + headers + b"\r\n" if headers else b""
-    size = len(head) + len(body)
-    if size > limit:
-        raise RegistryError(f"a record of {size} bytes is over the NATS server's limit of {limit}")
-    to = f"{subject} {reply}" if reply else subject
-    if head:
-        return b"HPUB %b %d %d\r\n%b%b\r\n" % (to.encode(), len(head), size, head, body)
-    return b"PUB %b %d\r\n%b\r\n" % (to.encode(), size, body)
-
-
-def _answer(received: Received) -> bytes | None:
-    headers = received[1]
-    return None if headers is not None and headers.status.startswith("503") else received[2]
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 async def _disconnect(client: Any) -> None:

@@ -1,33 +1,32 @@
-"""NatsRegistry: instances in a bucket of NATS's KV."""
+"""NatsRegistry and NatsServicesRegistry: instances in a bucket of NATS's KV, or told of without one."""
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Self
 
-from ...errors import NotRunning, RegistryError
+from ...errors import NotRunning
 from ...registry import Registry
-from ..mirror import Mirror
-from ..upkeep import Upkeep
+from .announcing import Announcing
 from .bucket import Bucket
-from .config import Config
+from .config import GO_MICRO, Config
 from .following import Following
+from .hearsay import Hearsay
 from .link import Link
+from .querying import Owner, Querying
+from .questions import Questions
+from .responder import Responder
+from .session import RENEWALS, Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from ...registry import Instance
+    from ...stats import Stats
     from ...url import Url
-
-log = logging.getLogger("ketch.registry")
-
-#: Renewals for each time to live.
-_RENEWALS = 3
 
 
 class NatsRegistry(Registry):
-    """Records that expire, found by ordered consumers.
+    """Records that expire in a bucket, found by ordered consumers; or go-micro's protocol, which needs no JetStream.
 
     Args:
         config: where, as whom, how.
@@ -37,7 +36,8 @@ class NatsRegistry(Registry):
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._session: _Session | None = None
+        self._session: Session | None = None
+        self._stats: Stats | None = None
         self.lag = config.ttl + 2.0
 
     @classmethod
@@ -45,10 +45,14 @@ class NatsRegistry(Registry):
         """Build it from `nats://user:password@host:port,host:port?bucket=ketch-instances&ttl=15`."""
         return cls(Config.from_url(url, "bucket", "ttl", "replicas", "storage", "services", "format"))
 
+    def observe(self, stats: Stats) -> None:
+        """Tell NATS's tools these figures."""
+        self._stats = stats
+
     async def open(self) -> None:
         """Connect, find or make the bucket. Opening twice is no error."""
         if self._session is None:
-            session = _Session(self._config)
+            session = self._made()
             try:
                 await session.open()
             except BaseException:
@@ -64,14 +68,11 @@ class NatsRegistry(Registry):
 
     async def register(self, instance: Instance) -> None:
         """Put the instance's records."""
-        await self._opened().upkeep.add(instance)
+        await self._opened().register(instance)
 
     async def deregister(self, instance: Instance) -> None:
         """Delete the instance's records."""
-        session = self._opened()
-        async with session.upkeep.lock:
-            held = session.upkeep.held.pop(instance.id, instance)
-            await session.bucket.remove((held,))
+        await self._opened().deregister(instance)
 
     def watch(self, name: str | None = None) -> AsyncGenerator[tuple[Instance, ...], None]:
         """Yield snapshots until the registry is closed."""
@@ -79,45 +80,56 @@ class NatsRegistry(Registry):
 
     @property
     def location(self) -> str:
-        """The servers, and the bucket."""
-        return f"{self._config.access.location} (bucket {self._config.bucket})"
+        """The servers, and the bucket where there is one."""
+        config = self._config
+        how = "as go-micro" if config.format == GO_MICRO else f"bucket {config.bucket}"
+        return f"{config.access.location} ({how})"
 
     @property
     def trouble(self) -> str:
         """Why it is out of touch with the server."""
-        session = self._session
-        return "" if session is None else session.mirror.trouble or session.upkeep.trouble
+        return "" if self._session is None else self._session.trouble
 
-    def _opened(self) -> _Session:
+    def _made(self) -> Session:
+        config = self._config
+        link = Link(config.access, config.ttl / RENEWALS)
+        courtesies = (Responder(link, 0.0, self._figures),) if config.services else ()
+        if config.format == GO_MICRO:
+            heard = Hearsay(link, Querying(), config.ttl)
+            return Session(config, link, heard, heard.follow, (Owner(link),), courtesies)
+        bucket = Bucket(Questions(link), config)
+        return Session(config, link, bucket, Following(link, bucket, config.ttl).follow, (), courtesies)
+
+    def _figures(self) -> Stats | None:
+        return self._stats
+
+    def _opened(self) -> Session:
         if self._session is None:
-            raise NotRunning("the NATS registry isn't open; use it as `async with registry:`")
+            raise NotRunning(f"the registry {self.name} isn't open; use it as `async with registry:`")
         return self._session
 
 
-class _Session:
-    """What there is between `open` and `close`."""
+class NatsServicesRegistry(NatsRegistry):
+    """Instances that answer NATS's services protocol, ketch's and others'; no JetStream is needed.
 
-    def __init__(self, config: Config) -> None:
-        place = config.access.location
-        self.link = Link(config.access, config.ttl / _RENEWALS, self._back)
-        self.bucket = Bucket(self.link, config)
-        self.upkeep = Upkeep(self.bucket.write, config.ttl / _RENEWALS, place)
-        self.mirror = Mirror(Following(self.link, self.bucket, config.ttl).follow, place, keep=config.ttl)
+    Args:
+        config: where, as whom, how.
+    """
 
-    async def open(self) -> None:
-        await self.link.open()
-        await self.bucket.check()
+    name = "nats-services"
 
-    async def close(self) -> None:
-        await self.mirror.close()
-        left = await self.upkeep.close()
-        if left:
-            try:
-                await self.bucket.remove(left)
-            except RegistryError as error:
-                log.warning("records at NATS aren't removed, they go by themselves after their time to live: %s", error)
-        await self.link.close()
+    @classmethod
+    def from_url(cls, url: Url) -> Self:
+        """Build it from `nats-services://user:password@host:port,host:port?ttl=15`."""
+        return cls(Config.from_url(url, "prefix", "ttl"))
 
-    def _back(self) -> None:
-        self.bucket.forget()
-        self.upkeep.renew_now()
+    @property
+    def location(self) -> str:
+        """The servers."""
+        return self._config.access.location
+
+    def _made(self) -> Session:
+        config = self._config
+        link = Link(config.access, config.ttl / RENEWALS)
+        heard = Hearsay(link, Announcing(config.prefix, config.ttl), config.ttl)
+        return Session(config, link, heard, heard.follow, (Responder(link, config.ttl, self._figures),))

@@ -11,6 +11,7 @@ import msgspec
 from ...errors import RegistryError
 from ..record import encode
 from .keys import keys
+from .questions import Questions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ...registry import Instance
     from .commands import Question
     from .config import Config
-    from .questions import Questions
+    from .link import Link
 
 _API: Final = "$JS.API."
 
@@ -33,6 +34,9 @@ _PAUSE: Final = 0.1
 #: Seconds that the server remembers a consumer whose watcher has gone without a word.
 _FORGET: Final = 10
 
+#: Nanoseconds in which the server knows duplicates again, of which there are none; the least that it takes.
+_DUPLICATES: Final = 100 * 10**6
+
 #: Least time to live of a message, in seconds (ADR-43).
 _LEAST_TTL: Final = 1
 
@@ -44,12 +48,13 @@ class Bucket:
     has run out; elsewhere the bucket has one for all records, and watchers find out by themselves.
 
     Args:
-        questions: to a server with JetStream.
+        link: to a server with JetStream.
         config: the bucket's name and properties.
     """
 
-    def __init__(self, questions: Questions, config: Config) -> None:
-        self._questions = questions
+    def __init__(self, link: Link, config: Config) -> None:
+        self._link = link
+        self._questions = Questions(link)
         self._config = config
         self._where = config.access.location
         self.stream = f"KV_{config.bucket}"
@@ -97,8 +102,9 @@ class Bucket:
             "max_consumers": -1,
             "max_msgs": -1,
             "max_bytes": -1,
-            "max_age": self._nanoseconds(),
-            "duplicate_window": min(self._nanoseconds(), 120 * 10**9),
+            # A limit for all would be one for those as well who want their records to live longer.
+            "max_age": 0 if self._link.limits_messages else self._nanoseconds(),
+            "duplicate_window": _DUPLICATES,
             "num_replicas": config.replicas,
             "deny_delete": True,
             "allow_rollup_hdrs": True,
@@ -111,20 +117,19 @@ class Bucket:
         return math.ceil(self._config.ttl * 10**9)
 
     def _record_headers(self, config: dict[str, Any]) -> bytes:
-        if config.get("allow_msg_ttl"):
-            return b"Nats-TTL: %ds\r\n" % max(_LEAST_TTL, math.ceil(self._config.ttl))
         age = config.get("max_age", 0)
-        if not age:
+        single = bool(config.get("allow_msg_ttl"))
+        if not age and not single:
             raise RegistryError(
                 f"{self._where}: bucket {self._config.bucket} keeps records for ever; have it made anew by ketch, "
                 "or by `nats kv add --ttl`"
             )
-        if age < self._nanoseconds():
+        if age and age < self._nanoseconds():
             raise RegistryError(
                 f"{self._where}: bucket {self._config.bucket} forgets after {age / 1e9:g} s, "
                 f"sooner than ?ttl={self._config.ttl:g}"
             )
-        return b"X-Ketch: 1\r\n"
+        return b"Nats-TTL: %ds\r\n" % max(_LEAST_TTL, math.ceil(self._config.ttl)) if single else b""
 
     # --- records
 

@@ -29,6 +29,9 @@ log = logging.getLogger("ketch.registry")
 _RECONNECT_WAIT = 0.5
 _LONGEST_WAIT = 10.0
 
+#: The first version of nats-server with a time to live for each message.
+_TTL_SINCE = (2, 11)
+
 #: Refusals that are remembered of one connection.
 _MOST_REFUSALS = 100
 
@@ -86,6 +89,12 @@ class Link:
             except (errors.Error, TimeoutError, OSError) as error:
                 log.warning("nats: closed before %s had everything: %s", self.access.location, error)
         await _disconnect(client)
+
+    @property
+    def limits_messages(self) -> bool:
+        """Whether the server can give each message its own time to live (ADR-43)."""
+        version = self._client.connected_server_version if self._client is not None else None
+        return version is not None and (version.major, version.minor) >= _TTL_SINCE
 
     # --- saying
 

@@ -2,7 +2,7 @@
 
 The protocol wants names of letters, digits, `-` and `_`, and semantic versions. Ours are mapped where they aren't
 such, and the true ones travel in the metadata: `ketch-service`, `ketch-id`, `ketch-version`, `ketch-address`,
-`ketch-contracts` (a JSON list), `ketch-ttl`. A service without these is somebody else's; it is an instance all the same.
+`ketch-contracts` (a JSON list), `ketch-ttl`. A service without these is somebody else's, and an instance all the same.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from .following import Following
 from .hearsay import Hearsay
 from .link import Link
 from .querying import Owner, Querying
-from .questions import Questions
 from .responder import Responder
 from .session import RENEWALS, Session
 
@@ -97,7 +96,7 @@ class NatsRegistry(Registry):
         if config.format == GO_MICRO:
             heard = Hearsay(link, Querying(), config.ttl)
             return Session(config, link, heard, heard.follow, (Owner(link),), courtesies)
-        bucket = Bucket(Questions(link), config)
+        bucket = Bucket(link, config)
         return Session(config, link, bucket, Following(link, bucket, config.ttl).follow, (), courtesies)
 
     def _figures(self) -> Stats | None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from random import uniform
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nats import errors
 from nats.aio.client import Client
@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from ...errors import NotRunning, RegistryError
 from ...nats.wire import Reader, round_trip
 from .commands import check_length, command
+from .driver import RECONNECT_WAIT, connect, disconnect
 from .ear import Ear
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ketch.registry")
 
-#: Seconds between two tries to reach a server again.
-_RECONNECT_WAIT = 0.5
+#: Longest pause between two tries to begin anew, in seconds.
 _LONGEST_WAIT = 10.0
 
 #: The first version of nats-server with a time to live for each message.
@@ -54,7 +54,7 @@ class Link:
     def __init__(self, access: Access, alive: float) -> None:
         self.access = access
         self._alive = alive
-        self.back: Callable[[], None] = _nothing
+        self.back: Callable[[], object] = int  # it does nothing
         self._client: Client | None = None
         self._connected = asyncio.Event()
         self._closing = False
@@ -88,7 +88,7 @@ class Link:
                 await round_trip(client, self.access.timeout)
             except (errors.Error, TimeoutError, OSError) as error:
                 log.warning("nats: closed before %s had everything: %s", self.access.location, error)
-        await _disconnect(client)
+        await disconnect(client)
 
     @property
     def limits_messages(self) -> bool:
@@ -168,8 +168,7 @@ class Link:
             RegistryError: there is no connection within the timeout.
         """
         client = await self.ready()
-        ear = Ear(self._deafen, _BACKLOG)
-        self._ears.add(ear)
+        self._ears.add(ear := Ear(self._deafen, _BACKLOG))
         try:
             for subject in subjects:
                 ear.sids.append(await self._subscribe(client, subject, ear.take))
@@ -228,24 +227,18 @@ class Link:
     async def _connect(self) -> Client:
         client = Client()
         client._ps = Reader(client, self._sinks)  # noqa: SLF001 - see wire.py and decision 3
-        access = self.access
         try:
-            async with asyncio.timeout(access.connect_timeout):
-                await client.connect(
-                    servers=list(access.servers),
-                    name="ketch registry",
-                    error_cb=self._on_error,
-                    disconnected_cb=self._on_disconnect,
-                    reconnected_cb=self._on_reconnect,
-                    closed_cb=self._on_close,
-                    connect_timeout=max(1, round(access.connect_timeout)),
-                    reconnect_time_wait=uniform(_RECONNECT_WAIT / 2, _RECONNECT_WAIT),  # type: ignore[arg-type]  # noqa: S311 - declared as int, used as seconds; spreading needs no secret
-                    max_reconnect_attempts=-1,
-                    ping_interval=self._alive,  # type: ignore[arg-type]  # likewise
-                    **access.login,
-                )
+            await connect(
+                client,
+                self.access,
+                self._alive,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnect,
+                reconnected_cb=self._on_reconnect,
+                closed_cb=self._on_close,
+            )
         except (TimeoutError, OSError, errors.Error) as error:
-            await _disconnect(client)
+            await disconnect(client)
             raise self._refused(error) from error
         self._connected.set()
         self.why = ""
@@ -291,7 +284,7 @@ class Link:
         self._mending = asyncio.create_task(self._mend(), name=f"ketch reconnects to {self.access.location}")
 
     async def _mend(self) -> None:
-        pause = _RECONNECT_WAIT
+        pause = RECONNECT_WAIT
         while True:
             try:
                 client = await self._connect()
@@ -309,14 +302,3 @@ class Link:
 
 def _nothing() -> None:
     """Nobody wants to know."""
-
-
-async def _disconnect(client: Any) -> None:
-    if not client.is_connected:
-        # The driver would write what is left to the connection that was lost, and stop half-closed.
-        client._pending.clear()  # noqa: SLF001
-        client._pending_data_size = 0  # noqa: SLF001
-    try:
-        await client.close()
-    except (OSError, errors.Error) as error:
-        log.debug("nats: the server went away while the connection was closed: %s", error)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ...errors import RegistryError
 from ..mirror import Mirror
+from ..record import encode
 from ..upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -111,10 +112,17 @@ class Session:
         Raises:
             RegistryError: the server doesn't take it.
         """
-        await self._upkeep.add(instance)
-        async with self._upkeep.lock:
+        encode(instance)  # it can be told, as whoever answers takes for granted
+        before = self._upkeep.held.get(instance.id)
+        try:
+            # Before it is told of: with the server's word for that, those who hear of it can ask.
             for answerer in self._answerers:
                 await answerer.serve(instance)
+            await self._upkeep.add(instance)
+        except RegistryError:
+            for answerer in self._answerers:
+                await (answerer.retire(instance) if before is None else answerer.serve(before))
+            raise
 
     async def deregister(self, instance: Instance) -> None:
         """Answer no more, and say so.

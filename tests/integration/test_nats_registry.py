@@ -1,4 +1,4 @@
-"""What the registries on NATS promise beside the suite: servers that forget, clusters, permissions, strangers, tools."""
+"""What the registries on NATS promise beside the suite: servers that forget, permissions, strangers, tools."""
 
 import asyncio
 import json
@@ -19,7 +19,6 @@ from ketch.registry import Instance
 from ketch.stats import Stats
 from ketch.testing.registries import OutageSuite
 from ketch.testing.servers.nats import nats_server
-from ketch.testing.servers.process import free_port
 from ketch.testing.servers.relay import relay
 from ketch.url import Url
 
@@ -348,10 +347,7 @@ async def test_go_micro_is_asked_and_heard(address):
         async with aclosing(here.watch("greeter")) as snapshots:
             (seen,) = await until(snapshots, "greeter-1")
             assert (seen.address, seen.version, seen.metadata["protocol"]) == ("127.0.0.1:7001", "latest", "grpc")
-            assert (
-                asked[0]
-                == b'{"Service":{"name":"greeter","version":"","metadata":null,"endpoints":null,"nodes":null},"Action":"get"}'
-            )
+            assert asked[0] == GO_QUERY.replace("go.micro.srv.user", "greeter").encode()
             await client.publish("micro.nats.watch", f'{{"Service":{GO_NODE},"Action":"delete"}}'.encode())
             await until(snapshots)
             await client.publish("micro.nats.watch", f'{{"Service":{GO_NODE},"Action":"create"}}'.encode())

@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo user-service email-service user-cli consignment-service test servers check format bench interop generate clean
+.PHONY: help install demo user-service email-service user-cli consignment-service test servers check format bench chaos interop generate clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %s\n       %s\n", $$1, $$2}'
@@ -51,8 +51,11 @@ generate: $(STAMP) ## Write what is generated from .proto files
 
 bench: $(STAMP) ## Figures as ratios against peers that run beside us: start-up, calls, streams, links, connections, events
 	@$(PIP) install -c constraints.txt --group bench
-	@for what in startup rpc streams latency grpcio_fit connections hotspots events brokers endurance; do echo; echo "== $$what"; $(BIN)/python benchmarks/$$what.py || exit 1; done
+	@for what in startup rpc streams latency grpcio_fit connections hotspots events brokers endurance workers scale; do echo; echo "== $$what"; $(BIN)/python benchmarks/$$what.py || exit 1; done
 	@echo; echo "== curves"; $(BIN)/python benchmarks/curves.py --picture docs/performance/curves.svg
+
+chaos: $(STAMP) ## Kill, freeze and restart instances for a minute under load; no idempotent call may fail
+	@KETCH_CHAOS_SECONDS=60 $(BIN)/pytest -q -s tests/integration/test_chaos.py
 
 interop: $(STAMP) ## Run the official interop programs of other languages against us; needs Go and Java
 	@$(BIN)/python interop/run.py

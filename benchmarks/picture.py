@@ -11,21 +11,24 @@ if TYPE_CHECKING:
 #: What the x axis counts -> who -> points.
 Panels: TypeAlias = "Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]"
 
-_COLOURS: Final = ("#3b82f6", "#e0742a", "#2fa36b")
+_COLOURS: Final = ("#3b82f6", "#e0742a", "#2fa36b", "#b457c9", "#c2410c")
 _GREY: Final = "#808690"
 _WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 250, 230, 62, 58, 28
 
 
-def draw(title: str, unit: str, panels: Panels) -> str:
-    """Return the SVG; all panels share the y axis, whose unit is `unit`."""
+def draw(title: str, unit: str, panels: Panels, *, ends: bool = False) -> str:
+    """Return the SVG; all panels share the y axis, whose unit is `unit`. `ends`: figures at the last points only."""
     values = [y for curves in panels.values() for points in curves.values() for _, y in points]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    width = _LEFT + len(panels) * (_WIDTH + _GAP)
-    parts = [_text(_LEFT, 20, title, weight=600, anchor="start"), *_legend(names)]
+    legend, end = _legend(names)
+    width = max(_LEFT + len(panels) * (_WIDTH + _GAP), end, _LEFT + 8 * len(title))
+    parts = [_text(_LEFT, 20, title, weight=600, anchor="start"), *legend]
     parts.append(f'<text transform="translate(14 {_TOP + _HEIGHT / 2}) rotate(-90)" text-anchor="middle">{unit}</text>')
     for number, (label, curves) in enumerate(panels.items()):
-        parts += _panel(_LEFT + number * (_WIDTH + _GAP), label, curves, (low, high), names, first=not number)
+        parts += _panel(
+            _LEFT + number * (_WIDTH + _GAP), label, curves, (low, high), names, first=not number, ends=ends
+        )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_TOP + _HEIGHT + 50}" role="img" '
         f'font-family="system-ui, sans-serif" font-size="12" fill="{_GREY}">\n<title>{title}</title>\n'
@@ -34,13 +37,14 @@ def draw(title: str, unit: str, panels: Panels) -> str:
     )
 
 
-def _legend(names: Sequence[str]) -> list[str]:
-    parts = []
+def _legend(names: Sequence[str]) -> tuple[list[str], int]:
+    """Return the legend, and where it ends."""
+    parts, x = [], _LEFT
     for number, name in enumerate(names):
-        x = _LEFT + 110 * number
         parts.append(f'<path d="M{x} 38h18" stroke="{_COLOURS[number]}" stroke-width="2.5"/>')
         parts.append(_text(x + 24, 42, name, anchor="start"))
-    return parts
+        x += max(110, 50 + 7 * len(name))
+    return parts, x
 
 
 def _panel(
@@ -51,19 +55,21 @@ def _panel(
     names: Sequence[str],
     *,
     first: bool,
+    ends: bool,
 ) -> list[str]:
     ticks = sorted({x for points in curves.values() for x, _ in points})
-    decades = math.log10(max(ticks)) or 1
+    least = min(ticks)
+    decades = math.log10(max(ticks) / least) or 1
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = left + 10 + (_WIDTH - 20) * math.log10(x) / decades
+        across = left + 10 + (_WIDTH - 20) * math.log10(x / least) / decades
         return across, _TOP + _HEIGHT * (span[1] - math.log10(y)) / (span[1] - span[0])
 
     parts = [f'<g stroke="{_GREY}" stroke-opacity="0.35">']
-    parts += [f'<path d="M{left} {place(1, 10**p)[1]:.1f}h{_WIDTH}"/>' for p in range(span[0], span[1] + 1)]
+    parts += [f'<path d="M{left} {place(least, 10**p)[1]:.1f}h{_WIDTH}"/>' for p in range(span[0], span[1] + 1)]
     parts.append("</g>")
     if first:
-        parts += [_text(left - 6, place(1, 10**p)[1] + 4, f"{10**p:,}", anchor="end") for p in range(*span)]
+        parts += [_text(left - 6, place(least, 10**p)[1] + 4, f"{10**p:,}", anchor="end") for p in range(*span)]
         parts.append(_text(left - 6, _TOP + 4, f"{10 ** span[1]:,}", anchor="end"))
     parts += [_text(place(x, 1)[0], _TOP + _HEIGHT + 18, f"{x:,}") for x in ticks]
     parts.append(_text(left + _WIDTH / 2, _TOP + _HEIGHT + 38, label, weight=600))
@@ -75,7 +81,8 @@ def _panel(
         parts.append(f'<path d="M{line}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
         for (x, y), (_, value) in zip(spots, points, strict=True):
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
-            parts.append(_text(x, y + beside, f"{value:.0f}", colour=colour, size=10))
+            if not ends or (x, y) == spots[-1]:
+                parts.append(_text(x, y + beside, f"{value:,.0f}", colour=colour, size=10))
     return parts
 
 

@@ -28,6 +28,7 @@ TREES = [
     ("benchmarks/proto", "benchmarks/proto", "benchmarks/proto", SUFFIXES),
     ("interop/contract", "interop", "interop", SUFFIXES),
     ("src/ketch/brokers/direct/direct.proto", "src", "src", MESSAGES),  # peer.py calls its one method without a stub
+    ("src/ketch/registries/etcd/etcd.proto", "src", "src", MESSAGES),  # link.py calls etcd's methods by their paths
 ]
 
 #: The folder of the standard contracts, and the file that holds them compiled.

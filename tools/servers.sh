@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the servers that tests run and that no wheel carries: RabbitMQ, Mosquitto, ActiveMQ.
+# Install the servers that tests run and that no wheel carries: RabbitMQ, Mosquitto, ActiveMQ, etcd.
 #
 #     tools/servers.sh [--now]
 #
@@ -11,6 +11,8 @@ missing=""
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing="$missing rabbitmq-server"
 [ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null || missing="$missing mosquitto"
 [ -d /usr/share/activemq ] || missing="$missing activemq"
+[ -x /usr/bin/etcd ] || missing="$missing etcd-server"
+[ -x /usr/bin/etcdctl ] || missing="$missing etcd-client"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then

@@ -27,6 +27,7 @@ from .errors import (
 )
 from .message import Message
 from .options import Options
+from .policy import CallPolicy
 from .request import Requester, RequestTopic
 from .retry import RetryPolicy
 from .service import Service
@@ -37,6 +38,7 @@ __all__ = [
     "Aborted",
     "AlreadyExists",
     "Call",
+    "CallPolicy",
     "Cancelled",
     "Client",
     "DataLoss",

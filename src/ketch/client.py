@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from . import settings
-from .attempts import USUAL, CallOptions
 from .call import Call, compose
-from .calling import Calling
+from .calling.attempts import USUAL, CallOptions
+from .calling.calls import Calling
+from .calling.optioned import Optioned, Outgoing
 from .conversation import Conversation, Opened
-from .optioned import Optioned, Outgoing
 from .options import Options, build
 from .rpc import Caller, Cardinality, Method, ReplyStream, Stub
 from .topic import Publisher, Topic

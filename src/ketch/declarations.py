@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .call import Middleware
     from .health import Health
     from .retry import RetryPolicy
-    from .rpc import Servicer
+    from .rpc import Servicer, Stub
     from .topic import Promise
 
 T = TypeVar("T")
@@ -235,6 +235,18 @@ class Declarations:
         self._check_stopped()
         self._declared.lifespans.append(asynccontextmanager(function))
         return function
+
+    def need(self, service: str | type[Stub], *, timeout: float = 30.0) -> None:
+        """Wait at start until an instance of another service can be reached, before lifespans and handlers begin.
+
+        Two services that need each other never start; let one of them do without.
+
+        Args:
+            service: its name, a contract's full name, or a generated stub.
+            timeout: seconds after which the start fails with `DeadlineExceeded`.
+        """
+        self._check_stopped()
+        self._declared.needed[service if isinstance(service, str) else service.contract] = timeout
 
     @abstractmethod
     def _grace(self) -> float:

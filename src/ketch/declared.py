@@ -32,6 +32,7 @@ class Declared:
     requesters: list[Requester[Any, Any]] = field(default_factory=list)
     repliers: list[Replier[Any, Any]] = field(default_factory=list)
     lifespans: list[Lifespan] = field(default_factory=list)
+    needed: dict[str, float] = field(default_factory=dict)  #: services to wait for at start, with seconds
     health: Health = field(default_factory=Health)
 
     def add_consumer(self, consumer: Consumer[Any]) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .consumer import Consumer
     from .declared import Declared
+    from .health import Health
     from .options import Options
     from .transport import Listener, Route
 
@@ -46,15 +47,19 @@ class Lifecycle:
         self.client = Client(options, middleware=declared.middleware)
         self._declared = declared
         self._stack = AsyncExitStack()
-        self._listener: Listener | None = None
+        self._listeners: list[Listener] = []
         self._started: list[Consumer[Any]] = []
         self._watch: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
         """Where others reach the server."""
-        listened = self._listener.address if self._listener is not None else ""
-        return self.options.advertise or listened
+        return self.options.advertise or (self._listeners[0].address if self._listeners else "")
+
+    @property
+    def health(self) -> Health:
+        """Whether it does its work."""
+        return self._declared.health
 
     async def wait(self) -> None:
         """Return never: a consumer that is lost is made again, and says so in `health`."""
@@ -83,6 +88,7 @@ class Lifecycle:
         await options.broker.open(options.site())
         stack.push_async_callback(self.client.stop)
         await self.client.start()
+        await self._await_needed()
         for publisher in declared.publishers:
             with _said_which_brokers_can():
                 publisher.bind(options.broker, options.codecs, source=options.name, middleware=declared.middleware)
@@ -93,7 +99,7 @@ class Lifecycle:
         stack.push_async_callback(self._drain)
         stack.push_async_callback(declared.health.close)
         await self._start_health()
-        self._listener = await options.transport.listen(options.address, self._routes())
+        await self._listen()
         for consumer in declared.consumers:
             with _said_which_brokers_can():
                 await consumer.start(options.broker, options.codecs, declared.middleware)
@@ -106,6 +112,19 @@ class Lifecycle:
         await options.registry.register(instance)
         stack.callback(declared.health.leave)
         declared.health.serve()
+
+    async def _listen(self) -> None:
+        options, served = self.options, self._routes()
+        # Others find this instance where nobody else listens, so that they balance over all workers.
+        if options.shared is None or not options.advertise:
+            self._listeners.append(await options.transport.listen_for(options.name, options.address, served))
+        if options.shared is not None:
+            self._listeners.append(await options.transport.share(options.shared, served))
+
+    async def _await_needed(self) -> None:
+        for service, timeout in self._declared.needed.items():
+            log.info("%s: waiting for %s, at most %g s", self.options.name, service, timeout)
+            await self.client.ready(service, timeout)
 
     def _bind_requests(self, stack: AsyncExitStack) -> None:
         options, declared = self.options, self._declared
@@ -151,8 +170,7 @@ class Lifecycle:
     async def _drain(self) -> None:
         grace = self.options.grace
         draining = [self._finish(consumer, grace) for consumer in self._started]
-        if self._listener is not None:
-            draining.append(self._listener.stop(grace))
+        draining += [listener.stop(grace) for listener in self._listeners]
         # Each is seen through whatever becomes of the others: their handlers are still within their grace.
         for result in await asyncio.gather(*draining, return_exceptions=True):
             if isinstance(result, BaseException):

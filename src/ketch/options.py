@@ -24,6 +24,7 @@ from .url import Url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from socket import socket
 
     from .selector import SelectorMaker
 
@@ -41,6 +42,7 @@ class Options:
         request_timeout, grace: seconds; a request_timeout of 0 is none.
         log_level: a level's name.
         reflection: tools are told what the server serves.
+        shared: a socket that other workers accept from as well, served beside `address`; with `advertise` instead.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Options:
     log_level: str
     reflection: bool
     settings: Settings = field(repr=False)
+    shared: socket | None = None
 
     @property
     def labels(self) -> Mapping[str, str]:

@@ -7,12 +7,14 @@ request, and where the handler failed `ketch-status` (gRPC's code) and `ketch-st
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from .consumer import Consumer, Terms
+from .context import current
 from .errors import BrokerError, DeadlineExceeded, NotRunning, Unavailable, status_error
 from .message import Message, event_headers, own_metadata, stamp
-from .topic import Topic
+from .topic import Topic, expiry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +47,7 @@ class RequestTopic(Topic[Q], Generic[Q, P]):
     __slots__ = ("reply",)
 
     def __init__(self, name: str, type_: type[Q], reply: type[P], *, content_type: str = "") -> None:
-        super().__init__(name, type_, content_type=content_type)
+        super().__init__(name, type_, content_type=content_type, lifetime=math.inf)  # as long as its requester waits
         self.reply: Topic[P] = Topic(f"{name}.reply", reply, content_type=content_type)
 
 
@@ -159,13 +161,20 @@ class Requester(Generic[Q, P]):
         if replies is None:
             raise NotRunning(f"a request to {self.topic.name} before the service started or after it stopped")
         await replies.listen()
-        headers = stamp(self._shared)
+        timeout = self._timeout if timeout is None else timeout
+        headers = {**stamp(self._shared), **expiry(timeout or math.inf)}
         if metadata:
             headers.update(own_metadata(metadata))
         message = Message(self.topic.name, headers, self._encode(payload))
-        reply = await replies.ask(message, self._timeout if timeout is None else timeout)
+        reply = await replies.ask(message, _within(timeout))
         code = reply.headers.get(STATUS, "0")
         if code != "0":
             raise status_error(int(code) if code.isdecimal() else 2, reply.headers.get(STATUS_MESSAGE, ""))
         decoded: Any = self._decode(reply.body)
         return decoded  # type: ignore[no-any-return]  # a decoder's result is of the type that it was made for
+
+
+def _within(timeout: float) -> float:
+    # A handler's own deadline bounds the requests it makes, too: nobody waits for their replies after it.
+    left = current().remaining()
+    return timeout if left is None else min(left, timeout)

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import settings
+from .calling.attempts import USUAL, CallOptions
+from .calling.optioned import Optioned
 from .declarations import Declarations
 from .errors import ConfigurationError, NotRunning
 from .lifecycle import Lifecycle
@@ -85,9 +87,27 @@ class Service(Declarations, Caller):
         self._running: Lifecycle | None = None
         self._entered: list[Any] = []
 
-    def stub(self, contract: type[S], service: str = "") -> S:
-        """Return a stub to call other services with while this one runs; `service` narrows it down to one of them."""
-        return contract(self, service)
+    def stub(
+        self,
+        contract: type[S],
+        service: str = "",
+        *,
+        wait_for_ready: bool = False,
+        compress: bool | None = None,
+        policy: CallPolicy | None = None,
+    ) -> S:
+        """Return a stub to call other services with while this one runs; the arguments are those of `Client.stub`."""
+        options = CallOptions(wait_for_ready=wait_for_ready, compress=compress, policy=policy)
+        if options == USUAL:
+            return contract(self, service)
+
+        def unary(*call: Any) -> Reply[Any]:
+            return self.client.unary(*call)
+
+        def stream(*call: Any) -> ReplyStream[Any]:
+            return self.client.stream(*call)
+
+        return contract(Optioned(unary, stream, options), service)
 
     def init(
         self, args: Sequence[str] | argparse.Namespace | None = None, environ: Mapping[str, str] | None = None

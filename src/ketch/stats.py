@@ -64,6 +64,7 @@ class TopicStats:
         handled: events that the handler has finished with.
         failed: tries that failed.
         retried: failed tries that another one followed, or is to follow.
+        expired: of those handled, what was past its lifetime and no handler saw.
         dead: events given up: with the dead letters, or dropped where there are none.
         running: handlers that run just now.
         seconds: spent on handling, where several run at a time each for itself; waits for a retry in place included.
@@ -75,6 +76,7 @@ class TopicStats:
     handled: int = 0
     failed: int = 0
     retried: int = 0
+    expired: int = 0
     dead: int = 0
     running: int = 0
     seconds: float = 0.0
@@ -84,6 +86,7 @@ class TopicStats:
         self.handled += other.handled
         self.failed += other.failed
         self.retried += other.retried
+        self.expired += other.expired
         self.dead += other.dead
         self.running += other.running
         self.seconds += other.seconds

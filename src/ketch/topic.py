@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 from .call import Call, Kind, compose
 from .codec import JSON, PROTOBUF
+from .context import current
 from .errors import CapabilityError, ConfigurationError, NotRunning
+from .expiry import EXPIRES, expires_in
 from .message import KEY, Message, Stamped, event_headers, own_metadata, stamp
 from .pattern import is_pattern
 
@@ -41,12 +43,16 @@ class Topic(Generic[T]):
             that can't give it. At most once is what every broker can give.
         key: what belongs together of a payload, such as `lambda order: order.user_id`: events of one key are handled in
             order, whatever a subscriber's concurrency. It travels as `ce-partitionkey`.
+        lifetime: seconds that an event is of use; what is published while a call with a deadline is in hand, no longer
+            than that. Subscribers skip events that are past it, and it bounds the calls that their handlers make.
+            `math.inf` for the call's deadline alone; None for events that have to be handled however late it is. It
+            travels as `ce-expirytime`.
 
     A name with `*` for a word between dots, or `>` at its end for one or more, is a pattern of topics: it can be
     subscribed to, where the broker can do that, and not be published to.
     """
 
-    __slots__ = ("content_type", "delivery", "key", "name", "type")
+    __slots__ = ("content_type", "delivery", "key", "lifetime", "name", "type")
 
     def __init__(
         self,
@@ -56,6 +62,7 @@ class Topic(Generic[T]):
         content_type: str = "",
         delivery: Promise = "at-most-once",
         key: Callable[[T], str] | None = None,
+        lifetime: float | None = None,
     ) -> None:
         if not name or not name.isprintable() or " " in name:
             raise ConfigurationError(f"{name!r} is no topic name")
@@ -64,6 +71,9 @@ class Topic(Generic[T]):
         self.content_type = content_type or (PROTOBUF if hasattr(type_, "DESCRIPTOR") else JSON)
         self.delivery = delivery
         self.key = key
+        if lifetime is not None and not lifetime > 0:
+            raise ConfigurationError(f"{name}: a lifetime of {lifetime} seconds")
+        self.lifetime = lifetime
 
     @property
     def is_pattern(self) -> bool:
@@ -90,6 +100,7 @@ class Publisher(Generic[T]):
             raise ConfigurationError(f"{topic.name} is of any type, so it can only be subscribed to")
         self.topic = topic
         self._key = topic.key
+        self._lifetime = topic.lifetime
         self._broker: Broker | None = None
         self._encode: Encode
         self._shared: Mapping[str, str] = {}
@@ -146,12 +157,14 @@ class Publisher(Generic[T]):
         if delay or at is not None:
             delay = _delay(broker, self.topic.name, delay, at)
         body = self._encode(payload)
-        if self._chain is None and not (key or metadata or delay) and self._key is None:
+        if self._chain is None and not (key or metadata or delay) and self._key is None and self._lifetime is None:
             await broker.publish(Message(self.topic.name, Stamped(self._shared), body))
             return
         headers = stamp(self._shared)
         if key or self._key is not None:
             headers[KEY] = checked_key(key or str(self._key(payload)))  # type: ignore[misc]  # one of the two is there
+        if self._lifetime is not None:
+            headers.update(expiry(self._lifetime, delay))
         if self._chain is not None:
             message = Message(self.topic.name, headers, body)
             call = Call(Kind.PUBLISH, self.topic.name, payload, dict(metadata or {}), message=message)
@@ -170,6 +183,13 @@ class Publisher(Generic[T]):
         message = Message(message.topic, {**message.headers, **added}, message.body)
         await self._broker.publish(message, delay=call.delay)
         return None
+
+
+def expiry(lifetime: float, delay: float = 0.0) -> dict[str, str]:
+    """Return the header of an event that is of use for so long, and no longer than the call in hand has time."""
+    remaining = current().remaining()
+    seconds = lifetime + delay if remaining is None else min(lifetime + delay, remaining)
+    return {} if seconds == math.inf else {EXPIRES: expires_in(seconds)}
 
 
 def _delay(broker: Broker, topic: str, delay: float, at: datetime | None) -> float:

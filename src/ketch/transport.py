@@ -16,6 +16,7 @@ from .errors import ConfigurationError
 from .tls import Tls
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping
     from types import TracebackType
 
@@ -233,6 +234,8 @@ class Transport(ABC):
 
     #: The plugin's name, as in its entry point; instances of a service say so in their `transport` label.
     name: ClassVar[str]
+    #: Whether it can `share` a socket.
+    shares: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -254,9 +257,17 @@ class Transport(ABC):
             AddressUnavailable: it is taken, not ours, or not allowed.
         """
 
+    async def listen_for(self, service: str, address: str, routes: Mapping[str, Route]) -> Listener:  # noqa: ARG002 - see below
+        """As `listen`, for a service, by whose name a transport may share its calls among its instances."""
+        return await self.listen(address, routes)
+
     @abstractmethod
     def connect(self, address: str) -> Channel:
         """Return a channel to an address; no IO before its first call."""
+
+    async def share(self, listening: socket.socket, routes: Mapping[str, Route]) -> Listener:  # noqa: ARG002 - see below
+        """Serve `routes` on a bound socket that others accept from too; what waits in it at the end is left to them."""
+        raise ConfigurationError(f"transport {self.name} can't share {listening.getsockname()}")
 
     @property
     def tls(self) -> Tls:

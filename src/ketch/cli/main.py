@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 #: Each is a module here, with `add_parser(subparsers)`.
 COMMANDS = {
-    "run": "run a service, with --reload and --workers",
+    "run": "run a service, with --workers and --reload",
+    "workers": "how the workers of ketch run are",
     "call": "call a method and print the reply",
     "publish": "publish an event",
     "tail": "print a topic's events as they come",

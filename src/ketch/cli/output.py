@@ -69,6 +69,14 @@ def pretty(data: bytes, indent: int | None = 2) -> str:
     return "\n".join(map(safe, text.split("\n")))
 
 
+def seconds(text: str) -> float:
+    """Read a number of seconds, 0 or more, for argparse."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
 def positive(text: str) -> int:
     """Read a number from 1, for argparse."""
     number = int(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import traceback
 from importlib import import_module
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from .. import settings
 from ..errors import ConfigurationError
-from .output import positive
-from .supervisor import Supervisor
+from ..logs import configure
+from ..workers import worker
+from ..workers.supervisor import Supervisor, Terms
+from .output import positive, seconds
 
 if TYPE_CHECKING:
-    import argparse
-
     from ..service import Service
 
 #: Seconds that workers get to stop: at least so many, and so many more than their grace period.
@@ -28,8 +29,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     add = parser.add_argument
     add("service", metavar="MODULE:SERVICE", help="such as shop_service:service")
     add("--app-dir", type=Path, default=Path(), metavar="DIR", help="where the module is (default: here)")
-    add("--workers", "-w", type=positive, metavar="N", help="run N processes, and restart those that die")
-    add("--reload", "-r", action="store_true", help="restart when a .py file changes")
+    add("--workers", "-w", type=positive, metavar="N", help="run N processes that share a port; restart those that die")
+    add("--reload", "-r", action="store_true", help="replace the workers when a .py file changes (or on SIGHUP)")
     add(
         "--reload-dir",
         type=Path,
@@ -37,25 +38,52 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         metavar="DIR",
         help="watch this folder; repeatable (default: --app-dir)",
     )
+    add("--start-timeout", type=seconds, default=60.0, metavar="S", help="kill a worker not ready by then (60)")
+    add(
+        "--hang-timeout",
+        type=seconds,
+        default=0.0,
+        metavar="S",
+        help="kill a worker whose event loop is blocked so long",
+    )
+    add("--metrics-address", default="", metavar="HOST:PORT", help="serve figures and health of all workers over HTTP")
+    add("--supervised", help=argparse.SUPPRESS)  # what a supervisor says to its workers
     settings.add_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run here, or in child processes where there is something to watch over."""
+    if arguments.supervised is not None:
+        return _work(arguments)
+    if sys.platform == "win32" and (arguments.workers or arguments.reload):
+        raise ConfigurationError("--workers and --reload need POSIX: on Windows run one process, without them")
     if arguments.workers is None and not arguments.reload:
         load(arguments.service, arguments.app_dir).run(arguments)
         return 0
     read = settings.read(arguments)  # a wrong setting is said once, here, not by every worker
-    if (arguments.workers or 1) > 1 and not read["server_address"].endswith(":0"):
-        raise ConfigurationError(
-            f"{arguments.workers} workers can't share {read['server_address']}: leave --server-address and "
-            "MICRO_SERVER_ADDRESS out, or end it in :0 for a free port each"
-        )
     command = [sys.executable, "-m", "ketch", "run", arguments.service, "--app-dir", str(arguments.app_dir)]
     folders = (arguments.reload_dir or [arguments.app_dir]) if arguments.reload else []
-    patience = max(_PATIENCE, read["shutdown_grace"] + _MARGIN)
-    return Supervisor([*command, *_flags(arguments)], arguments.workers or 1, folders, patience).run()
+    terms = Terms(
+        count=arguments.workers or 1,
+        patience=max(_PATIENCE, read["shutdown_grace"] + _MARGIN),
+        start=arguments.start_timeout,
+        hang=arguments.hang_timeout,
+        folders=folders,
+        metrics=arguments.metrics_address,
+        runtime=read.runtime_directory,
+    )
+    return Supervisor([*command, *_flags(arguments)], terms).run()
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    """Be one of the workers that a supervisor started."""
+    descriptor, _, serial = arguments.supervised.partition(":")
+    worker.prepare()
+    service = load(arguments.service, arguments.app_dir)
+    options = service.init(arguments)
+    configure(options.log_level)
+    return worker.run(service, options, int(descriptor), int(serial))
 
 
 def load(name: str, folder: Path) -> Service:

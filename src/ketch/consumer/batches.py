@@ -12,6 +12,7 @@ from ..broker import Delivery, Outcome
 from ..call import Call, Kind
 from ..context import Context, enter
 from ..errors import CodecError, Reject
+from ..expiry import seconds_left
 from ..retry import ONCE
 from .handling import cancelled
 
@@ -92,7 +93,11 @@ class Batches:
 
     async def _handle(self, batch: list[Delivery]) -> None:
         good: list[tuple[Delivery, object]] = []
+        timed = self._handling.topic.lifetime is not None
         for delivery in batch:
+            if timed and self._handling.expired(delivery, seconds_left(delivery.message)):
+                self._settle(delivery, Outcome.DONE)
+                continue
             error = None if self._settler is None else self._handling.screen(delivery)
             if error is None:
                 try:

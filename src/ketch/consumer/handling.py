@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ..broker import Broker, Delivery, Outcome
 from ..call import Call, Kind, compose
-from ..context import Context, enter
+from ..context import Context, current, enter
 from ..errors import BrokerError, CodecError, Reject, Retry
+from ..expiry import seconds_left
 from ..message import ONLY_GROUP
 from ..retry import ONCE, RetryPolicy
 from ..stats import TopicStats
@@ -70,6 +72,8 @@ class Handling(Generic[T]):
         self.decode: Callable[[Message], T] = Decoding(topic, codecs).decode
         self.call = self._chain(middleware)
         self.invoke = self._straight() if not middleware else self._through
+        if topic.lifetime is not None:
+            self.invoke = self._timed(self.invoke)
 
     def stop(self) -> None:
         """Wait for no retry any more: what is to be tried again is given back."""
@@ -94,6 +98,27 @@ class Handling(Generic[T]):
             return bounded(payload)
 
         return straight
+
+    def _timed(self, invoke: Callable[[Delivery], Awaitable[object]]) -> Callable[[Delivery], Awaitable[object]]:
+        def timed(delivery: Delivery) -> Awaitable[object]:
+            left = seconds_left(delivery.message)
+            if left is None:
+                return invoke(delivery)
+            if self.expired(delivery, left):
+                return _nothing()
+            handling = invoke(delivery)  # it has entered the context
+            current().deadline = monotonic() + left
+            return handling
+
+        return timed
+
+    def expired(self, delivery: Delivery, left: float | None) -> bool:
+        """Tell whether an event with so many seconds left is of no use any more, and count it."""
+        if left is None or left > 0:
+            return False
+        self.stats.expired += 1
+        log.info("%s: skipped %r, which was of use until %.1f s ago", self.name, delivery.message, -left)
+        return True
 
     def _through(self, delivery: Delivery) -> Awaitable[object]:
         message = delivery.message
@@ -228,6 +253,10 @@ class Handling(Generic[T]):
         except TimeoutError:
             return True
         return False
+
+
+async def _nothing() -> None:
+    """Stand for the handler of an event that isn't handled."""
 
 
 def cancelled() -> bool:

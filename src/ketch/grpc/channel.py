@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import transport
-from ..errors import AddressUnavailable, Cancelled, ConfigurationError, DeadlineExceeded, Unreachable
+from ..errors import Cancelled, ConfigurationError, DeadlineExceeded, TransportError, Unreachable
 from .address import Address
 from .client import ClientWire
 from .tunnel import Tunnel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from ..context import ReplyMetadata
     from ..transport import Metadata, Stream
     from .credentials import ClientCredentials
     from .tuning import Tuning
+
+    #: Connects a protocol to the address by other means than a socket; `TransportError` where nobody is there.
+    Dial = Callable[[asyncio.Protocol], Coroutine[Any, Any, asyncio.Transport]]
 
 #: How often a call is made again that a server refused without looking at it.
 _RETRIES = 2
 
 
 class GrpcChannel(transport.Channel):
-    """One connection, and those before it whose calls are still going on; see `transport.Channel`."""
+    """One connection, and those before it whose calls are still going on; see `transport.Channel`.
 
-    def __init__(self, address: str, tuning: Tuning, credentials: ClientCredentials | None = None) -> None:
+    Args:
+        address: where; for people only if there is a `dial`.
+        tuning: of connections.
+        credentials: for TLS, None for plain text.
+        dial: connects by other means than a socket.
+    """
+
+    def __init__(
+        self, address: str, tuning: Tuning, credentials: ClientCredentials | None = None, dial: Dial | None = None
+    ) -> None:
+        self._dial = dial
         self._address = address
         self._tuning = tuning
         self._credentials = credentials
@@ -150,10 +165,15 @@ class GrpcChannel(transport.Channel):
         seconds = self._tuning.connect_timeout
         socket: asyncio.Transport | None = None
         try:
-            where = Address.parse(self._address)
-            wire, protocol = self._speakers(where)
+            if self._dial is None:
+                where = Address.parse(self._address)
+                wire, protocol = self._speakers(where)
+                dialling = _dial(where, protocol)
+            else:
+                wire = ClientWire(self._tuning, asyncio.get_running_loop(), self._address, self._on_change)
+                dialling = self._dial(wire)
             async with asyncio.timeout(seconds):
-                socket = await _dial(where, protocol)
+                socket = await dialling
                 await wire.wait_until_ready()
         except TimeoutError as error:
             if socket is not None:
@@ -162,7 +182,7 @@ class GrpcChannel(transport.Channel):
             raise Unreachable(
                 f"{self._address}: no answer in HTTP/2{tls} within {seconds:g} s; is it a gRPC server?"
             ) from error
-        except (OSError, AddressUnavailable) as error:
+        except (OSError, TransportError) as error:
             raise Unreachable(f"{self._address} can't be reached: {error}") from error
         except ConfigurationError as error:
             raise Unreachable(f"{self._address} can't be called: {error}") from error

@@ -65,6 +65,7 @@ class ServerWire(Host):
 
     Attributes:
         running: the calls whose handlers haven't ended.
+        known: whether the peer has said what it speaks.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class ServerWire(Host):
         self._routes = routes
         self._wires = wires
         self._first = b""
-        self._known = False
+        self.known = False
         self._lifetime: Lifetime | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._stopping = False
@@ -101,7 +102,7 @@ class ServerWire(Host):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; the first ones tell what the peer speaks."""
-        if not self._known:
+        if not self.known:
             self._first = (self._first + data)[:64]
             if self._turn_away():
                 return
@@ -127,7 +128,7 @@ class ServerWire(Host):
 
     def on_settings(self) -> None:
         """Hear that the peer speaks HTTP/2."""
-        self._known = True
+        self.known = True
         self._calm()
 
     def on_pong(self, payload: bytes) -> None:
@@ -162,7 +163,7 @@ class ServerWire(Host):
         else:
             return False
         log.warning("closed the connection from %s: it speaks %s; this is a gRPC port", self.peer, said)
-        self._known = True
+        self.known = True
         self.connection.lose("no HTTP/2")
         self.connection.sender.take()
         if answer:
@@ -237,7 +238,7 @@ class ServerWire(Host):
     async def drain(self) -> None:
         """Send the peer elsewhere, and wait until the calls in hand are done."""
         self._stopping = True
-        if not self._known:
+        if not self.known:
             # Clients wait for our first words before they call, and have not got them.
             self.connection.close("stopping")
             self.close()

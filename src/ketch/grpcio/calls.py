@@ -8,8 +8,8 @@ from weakref import WeakSet
 
 import grpc.aio
 
-from ..attempts import CallOptions
-from ..optioned import Outgoing
+from ..calling.attempts import CallOptions
+from ..calling.optioned import Outgoing
 from .connectivity import Connectivity
 from .context import compresses
 from .metadata import mapping

@@ -77,7 +77,7 @@ class RawHeaders(LazyHeaders):
 
     @property
     def raw(self) -> bytes:
-        """The block as it came, the server's own headers with it."""
+        """The headers as they came."""
         return self._raw
 
     @property

@@ -59,7 +59,8 @@ class Mirror:
         """
         follower = self._followers.get(name)
         if follower is None:
-            follower = self._followers[name] = _Follower(partial(self._follow, name), self._place, self._keep)
+            follower = _Follower(partial(self._follow, name), self._place, self._keep, lambda: bool(self.trouble))
+            self._followers[name] = follower
         follower.watchers += 1
         try:
             await asyncio.shield(follower.first)
@@ -81,10 +82,14 @@ class Mirror:
 
 
 class _Follower:
-    """One name, followed."""
+    """One name, followed. Of many that lose the backend at the same time one says so, by `known`."""
 
     def __init__(
-        self, follow: Callable[[], AsyncGenerator[tuple[Instance, ...], None]], place: str, keep: float
+        self,
+        follow: Callable[[], AsyncGenerator[tuple[Instance, ...], None]],
+        place: str,
+        keep: float,
+        known: Callable[[], bool],
     ) -> None:
         self.feed = Feed()
         self.watchers = 0
@@ -93,6 +98,7 @@ class _Follower:
         self._follow = follow
         self._place = place
         self._keep = keep
+        self._known = known
         self._latest: tuple[Instance, ...] = ()
         self._doubted: dict[str, Instance] = {}
         self._doubt_ends: asyncio.TimerHandle | None = None
@@ -113,14 +119,16 @@ class _Follower:
         self.failed  # noqa: B018 - the exception is seen: `watch` raises it, if anybody still waits
 
     async def _run(self) -> None:
+        clock = asyncio.get_running_loop().time
         pause = _FIRST_PAUSE
         while True:
+            began = clock()
             error = await self._follow_on()
             if not self.first.done():
                 self.first.set_exception(error)
                 return
-            if not self.trouble:
-                pause = _FIRST_PAUSE
+            if not self.trouble and clock() - began > pause:
+                pause = _FIRST_PAUSE  # it held; one that breaks at once, again and again, is left alone for longer
             self._lost(error)
             await asyncio.sleep(uniform(pause / 2, pause))  # noqa: S311 - spreading needs no secret
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -140,7 +148,7 @@ class _Follower:
         return RegistryError("the watch has ended")
 
     def _lost(self, error: Exception) -> None:
-        if not self.trouble:
+        if not self._known():
             log.warning("registry at %s is away, going on with what was known: %s", self._place, error)
         self.trouble = f"registry at {self._place} is away: {error}"
         self._stop_doubting()
@@ -149,11 +157,8 @@ class _Follower:
         if self.trouble:
             self.trouble = ""
             self._doubt(snapshot)
-            log.info(
-                "registry at %s is back%s",
-                self._place,
-                f"; it doesn't know {len(self._doubted)} instances yet" if self._doubted else "",
-            )
+            if not self._known():
+                log.info("registry at %s is back", self._place)
         self._latest = snapshot
         for instance in snapshot:
             self._doubted.pop(instance.id, None)
@@ -165,6 +170,7 @@ class _Follower:
         told = {instance.id for instance in snapshot}
         self._doubted = {one.id: one for one in self.feed.select(None) if one.id not in told}
         if self._doubted:
+            log.debug("registry at %s doesn't know any more, or yet: %s", self._place, ", ".join(self._doubted))
             loop = asyncio.get_running_loop()
             self._doubt_ends = loop.call_later(self._keep, self._believe_no_more)
 

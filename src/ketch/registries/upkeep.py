@@ -64,13 +64,18 @@ class Upkeep:
 
     async def close(self) -> tuple[Instance, ...]:
         """Renew no more, and return what was kept, for the plugin to take away. Closing twice is no error."""
+        await self._stop()
+        async with self.lock:  # what is just being added is to be taken away as well
+            left = tuple(self.held.values())
+            self.held.clear()
+        await self._stop()  # it may have begun with that
+        return left
+
+    async def _stop(self) -> None:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        left = tuple(self.held.values())
-        self.held.clear()
-        return left
 
     async def _renew(self) -> None:
         pause = self._every

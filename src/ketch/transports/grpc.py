@@ -22,6 +22,7 @@ from ..tls import Tls
 from ..transport import Channel, Listener, Transport
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping
 
     from ..transport import Route
@@ -32,6 +33,7 @@ class GrpcTransport(Transport):
     """Listens and connects; it holds nothing itself, listeners and channels own what they opened."""
 
     name: ClassVar[str] = "grpc"
+    shares: ClassVar[bool] = True
 
     def __init__(self, tuning: Tuning | None = None, tls: Tls | None = None) -> None:
         self._tuning = tuning or Tuning()
@@ -82,6 +84,14 @@ class GrpcTransport(Transport):
             ConfigurationError: certificate or key can't be used, where `open` was not called.
         """
         return await GrpcListener.open(address, routes, self._tuning, self._server)
+
+    async def share(self, listening: socket.socket, routes: Mapping[str, Route]) -> Listener:
+        """Serve `routes` on a socket that other processes accept from as well; see `transport.Transport`.
+
+        Raises:
+            ConfigurationError: certificate or key can't be used, where `open` was not called.
+        """
+        return await GrpcListener.share(listening, routes, self._tuning, self._server)
 
     def connect(self, address: str) -> Channel:
         """Return a channel to an address; no IO before its first call."""

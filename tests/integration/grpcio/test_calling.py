@@ -448,7 +448,7 @@ async def test_a_client_goes_elsewhere_when_an_instance_has_gone(services, gener
     async with Client.from_env(registry=registry, broker="memory", environ={}) as client:
         stub = generated.grpc.EchoStub(grpcio.channel(client, "fit"))
         assert {(await stub.Say(text())).text for _ in range(4)} == {" 0", " 1"}
-        await running[0]._running._listener.stop(0)  # it is still in the registry
+        await running[0]._running._listeners[0].stop(0)  # it is still in the registry
         assert {(await stub.Say(text())).text for _ in range(6)} == {" 1"}
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from ketch.choice import Choice
+from ketch.calling.choice import Choice
 from ketch.policy import CallPolicy
 from ketch.registry import Instance
 from ketch.selector import Candidate

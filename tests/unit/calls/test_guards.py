@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from ketch import breaker as breaker_module
-from ketch.breaker import Breaker
-from ketch.budget import Budget
-from ketch.bulkhead import Bulkhead
+from ketch.calling import breaker as breaker_module
+from ketch.calling.breaker import Breaker
+from ketch.calling.budget import Budget
+from ketch.calling.bulkhead import Bulkhead
+from ketch.calling.hedging import Hedging
 from ketch.errors import DeadlineExceeded, ResourceExhausted, Unreachable
-from ketch.hedging import Hedging
 
 
 def taken(budget, calls, tries=10_000):

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
+from ketch.calling.subset import Subset
 from ketch.registry import Instance
-from ketch.subset import Subset
 
 
 def crew(*numbers):

@@ -7,6 +7,7 @@ Each is stopped by its process id when the block is left, killed if it doesn't o
 """
 
 from .activemq import activemq_server
+from .etcd import etcd_member, etcd_server
 from .kafka import kafka_server
 from .mosquitto import mosquitto_server
 from .nats import nats_server
@@ -17,6 +18,8 @@ from .redis import redis_server
 __all__ = [
     "Server",
     "activemq_server",
+    "etcd_member",
+    "etcd_server",
     "free_port",
     "kafka_server",
     "mosquitto_server",

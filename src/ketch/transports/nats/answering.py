@@ -1,0 +1,175 @@
+"""Answering: a unary call that came in as a NATS request."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from ...errors import Cancelled, DeadlineExceeded, ResourceExhausted, StatusError, Unavailable, Unimplemented, Unknown
+from ...transport import Request
+from .words import CONTENT_TYPE, DETAILS, HEAD, MESSAGE, METHOD, MORE, REFUSED, STATUS, TAIL, TIMEOUT, encoded, lines
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ...nats.wire import RawHeaders
+    from ...transport import Route, UnaryHandler
+    from .post import Post
+
+log = logging.getLogger("ketch.nats")
+
+#: Calls in hand; further ones are refused unseen.
+MOST: Final = 16_384
+#: Heads of requests that are remembered.
+_REMEMBERED: Final = 1024
+#: What NATS's limit for a message leaves to the headers of ours.
+_SPARE: Final = 8192
+_TIMEOUT: Final = f"{TIMEOUT}: ".encode()
+
+
+class Head:
+    """What the requests of one method and caller have in common."""
+
+    __slots__ = ("content_type", "metadata", "method")
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self.method = headers.get(METHOD, "")
+        self.content_type = headers.get(CONTENT_TYPE, "application/protobuf")
+        own = {METHOD, CONTENT_TYPE, TIMEOUT}
+        self.metadata = {name: value for name, value in headers.items() if name not in own}
+
+
+class Call:
+    """A call in hand."""
+
+    __slots__ = ("abandoned", "reply", "request", "task", "timer")
+
+    def __init__(self, request: Request, reply: str) -> None:
+        self.request = request
+        self.reply = reply
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.abandoned: StatusError | None = None
+
+    def abandon(self, error: StatusError) -> None:
+        """Cancel its handler, and answer with an error."""
+        if self.abandoned is None and self.task is not None:
+            self.abandoned = error
+            self.task.cancel()
+
+
+class Answering:
+    """The calls of one listener that came as requests.
+
+    Attributes:
+        calls: in hand, by the subject that their reply goes to.
+    """
+
+    def __init__(self, post: Post, routes: Mapping[str, Route], limit: int) -> None:
+        self.calls: dict[str, Call] = {}
+        self._post = post
+        self._routes = routes
+        self._limit = limit
+        self._heads: dict[bytes, Head] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def take(self, headers: RawHeaders, body: bytes, reply: str) -> None:
+        """Handle a request in a task of its own, or say why not."""
+        head, timeout = self._read(headers)
+        route = self._routes.get(head.method)
+        if route is None or route.unary is None:
+            what = "isn't served here" if route is None else "takes or gives a stream, which needs a pipe"
+            self.refuse(reply, Unimplemented(f"{head.method[:200]} {what}"))
+            return
+        if len(self.calls) >= MOST:
+            self.refuse(reply, Unavailable(f"{MOST} calls are in hand"), unseen=True)
+            return
+        deadline = None if timeout is None else time.monotonic() + timeout
+        request = Request(head.method, head.metadata, head.content_type, deadline, f"nats:{reply}", body)
+        call = self.calls[reply] = Call(request, reply)
+        call.task = self._loop.create_task(self._handle(call, route.unary))
+        if timeout is not None:
+            call.timer = self._loop.call_later(timeout, call.abandon, DeadlineExceeded("the deadline passed"))
+
+    def cancel(self, reply: str) -> None:
+        """Hear that a caller wants no answer any more."""
+        call = self.calls.get(reply)
+        if call is not None:
+            call.abandon(Cancelled("the caller gave the call up"))
+
+    async def drain(self, grace: float) -> None:
+        """Wait for the calls in hand; what is left after so many seconds fails as `Unavailable`."""
+        tasks = {call.task for call in self.calls.values() if call.task is not None}
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+        for call in list(self.calls.values()):
+            call.abandon(Unavailable("the service has stopped"))
+        if left := {task for task in tasks if not task.done()}:
+            await asyncio.wait(left, timeout=1.0)
+
+    def refuse(self, reply: str, error: StatusError, *, unseen: bool = False) -> None:
+        """Answer with an error before any handler saw the request."""
+        said = _status(error) + (f"{REFUSED}: 1\r\n".encode() if unseen else b"")
+        self._post.send(reply, b"", headers=said)
+
+    def _read(self, headers: RawHeaders) -> tuple[Head, float | None]:
+        raw = headers.raw
+        at = raw.rfind(_TIMEOUT)
+        shared = raw if at < 0 else raw[:at]
+        head = self._heads.get(shared)
+        if head is None:
+            head = Head(headers)
+            if len(self._heads) >= _REMEMBERED:
+                self._heads.clear()
+            self._heads[shared] = head
+        said = raw[at + len(_TIMEOUT) :].strip() if at >= 0 else b""
+        return head, int(said) / 1000 if said.isdigit() and len(said) <= 12 else None  # noqa: PLR2004 - 30 years
+
+    async def _handle(self, call: Call, handler: UnaryHandler) -> None:
+        request = call.request
+        try:
+            self._reply(call, await handler(request))
+        except StatusError as error:
+            self._fail(call, error)
+        except asyncio.CancelledError:
+            self._fail(call, call.abandoned or Cancelled("the handler was cancelled"))
+            if call.abandoned is None:
+                raise
+        except Exception:
+            log.exception("%s: the handler failed", request.method)
+            self._fail(call, Unknown("the handler failed; its service's log has the reason"))
+        finally:
+            if call.timer is not None:
+                call.timer.cancel()
+            self.calls.pop(call.reply, None)
+
+    def _reply(self, call: Call, body: bytes) -> None:
+        request, post = call.request, self._post
+        said = b""
+        if request.sent_metadata or request.sent_trailers:
+            said = lines(request.sent_metadata or {}, HEAD) + lines(request.sent_trailers or {}, TAIL)
+        if len(body) > self._limit:
+            raise ResourceExhausted(f"a reply of {len(body)} bytes, more than {self._limit}")
+        size = post.link.max_payload - _SPARE
+        while len(body) > size:
+            post.send(call.reply, body[:size], headers=f"{MORE}: 1\r\n".encode())
+            body = body[size:]
+        post.send(call.reply, body, headers=said)
+
+    def _fail(self, call: Call, error: StatusError) -> None:
+        request = call.request
+        try:
+            said = lines(request.sent_metadata or {}, HEAD)
+            said += lines({**(request.sent_trailers or {}), **error.metadata}, TAIL)
+        except StatusError as broken:
+            error, said = broken, b""
+        self._post.send(call.reply, b"", headers=_status(error) + said)
+
+
+def _status(error: StatusError) -> bytes:
+    details = ",".join(base64.b64encode(detail).decode() for detail in error.details)
+    said = f"{STATUS}: {int(error.code)}\r\n{MESSAGE}: {encoded(error.message)}\r\n"
+    return (said + (f"{DETAILS}: {details}\r\n" if details else "")).encode()

@@ -115,11 +115,7 @@ class Link:
         return self._client
 
     async def tell(self, messages: Sequence[Question], reply: str = "") -> None:
-        """Publish, without an answer but to `reply`.
-
-        Raises:
-            RegistryError: there is no connection within the timeout.
-        """
+        """Publish, as `tell_each` does, without an answer but to `reply`."""
         await self.tell_each([(*message, reply) for message in messages])
 
     async def tell_each(self, messages: Sequence[tuple[str, bytes, bytes, str]]) -> None:

@@ -124,12 +124,13 @@ class Description:
     def _endpoints(self, stats: Stats) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Yield each endpoint, and its figures."""
         address, metadata = self._instance.address, self._instance.metadata
+        over_nats = metadata.get("transport") == "nats"  # its address is the one subject of all methods
         for method in stats.methods:
             contract, _, short = method.method.lstrip("/").rpartition("/")
             yield (
                 {
                     "name": plain(f"{contract.rpartition('.')[2]}-{short}"),
-                    "subject": f"{contract}.{short}",
+                    "subject": address if over_nats else f"{contract}.{short}",
                     "queue_group": self.name,
                     "metadata": {
                         "method": method.method,

@@ -26,7 +26,7 @@ from contract.greeter_pb2 import CountRequest, FailRequest, Greeted, HelloReply,
 from ketch import Service, StatusError, Topic, context
 from ketch.errors import Code, NotFound, PermissionDenied, ResourceExhausted, Unknown, status_error
 from ketch.settings import environment
-from ketch.testing.servers import etcd_server, nats_server, program
+from ketch.testing.servers import etcd_server, nats_server, program, rabbitmq_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
@@ -127,12 +127,21 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
+def both_read(url: str) -> str:
+    """Return the URL of a broker of ketch on NATS that reads and writes go-micro's envelope."""
+    return f"{url}?envelope=go-micro"
+
+
+def on_nats(url: str) -> dict[str, str]:
+    """Return the variables that bring a Go program to NATS for its events."""
+    return {"MICRO_BROKER": "nats", "MICRO_BROKER_ADDRESS": url}
+
+
 @asynccontextmanager
-async def running_go(binary: str, nats: str, registry: str, address: str) -> AsyncIterator[Go]:
+async def running_go(binary: str, broker: dict[str, str], registry: str, address: str) -> AsyncIterator[Go]:
     """Run the Go program, set up by go-micro's variables."""
     said = {
-        "MICRO_BROKER": "nats",
-        "MICRO_BROKER_ADDRESS": nats,
+        **broker,
         "MICRO_REGISTRY": registry,
         "MICRO_REGISTRY_ADDRESS": address,
         "MICRO_SERVER_ADDRESS": "127.0.0.1:0",
@@ -148,9 +157,8 @@ async def running_go(binary: str, nats: str, registry: str, address: str) -> Asy
         await go.stop()
 
 
-def python(nats: str, registry: str, heard: list[tuple[str, Greeted, dict[str, str]]], **more: Any) -> Service:
+def python(broker: str, registry: str, heard: list[tuple[str, Greeted, dict[str, str]]], **more: Any) -> Service:
     """Return a ketch service with go-micro's formats."""
-    broker = f"{nats}?envelope=go-micro"
     service = Service(KETCH, version="3.2.1", broker=broker, registry=registry, address="127.0.0.1:0", **more)
     service.serve(PythonGreeter())
 
@@ -187,10 +195,10 @@ async def registry(request: pytest.FixtureRequest, nats: Server) -> AsyncIterato
 async def both(binary: str, nats: Server, registry: tuple[str, str]) -> AsyncIterator[Both]:
     """Run both services until each has found the other."""
     name, address = registry
-    async with running_go(binary, nats.url, name, address) as go:
+    async with running_go(binary, on_nats(nats.url), name, address) as go:
         found: list[tuple[str, Greeted, dict[str, str]]] = []
         url = f"{name}://{address}?format=go-micro"
-        async with python(nats.url, url, found) as service:
+        async with python(both_read(nats.url), url, found) as service:
             both = Both(go, service, nats.url, url)
             both.heard = found
             await service.client.ready(GO, PATIENCE)
@@ -413,10 +421,10 @@ async def test_what_stops_is_gone_for_the_other(both: Both, binary: str, registr
     async def instances(wanted: int) -> bool:
         return len(client.candidates(GO)) == wanted
 
-    async with running_go(binary, both.nats, *registry):
+    async with running_go(binary, on_nats(both.nats), *registry):
         await until(partial(instances, 2))
     await until(partial(instances, 1))
-    second = python(both.nats, both.registry, [])
+    second = python(both_read(both.nats), both.registry, [])
 
     async def nodes(wanted: int) -> bool:
         found = await sees(both.go, KETCH)
@@ -426,6 +434,37 @@ async def test_what_stops_is_gone_for_the_other(both: Both, binary: str, registr
         await until(partial(nodes, 2))
     await until(partial(nodes, 1))
     assert (await both.go.do("hello", service=KETCH, name="Ada"))["text"]
+
+
+# Another broker.
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_go_and_ketch_hear_each_other_on_rabbitmq(binary: str) -> None:
+    """As they are: both write what RabbitMQ has a place for. The exchange has to be the same."""
+    heard: list[tuple[str, Greeted, dict[str, str]]] = []
+    async with rabbitmq_server() as rabbitmq, etcd_server() as etcd:
+        address = etcd.url.partition("://")[2]
+        said = {"INTEROP_RABBITMQ": rabbitmq.url.replace("rabbitmq://", "amqp://")}
+        async with (
+            running_go(binary, said, "etcd", address) as go,
+            python(rabbitmq.url, f"etcd://{address}?format=go-micro", heard) as service,
+        ):
+            for content_type in ("", "application/json"):
+                name = f"Ada in {content_type}"
+                await go.do("publish", topic="greeted.by.go", name=name, number=7, content_type=content_type)
+
+                async def here(name: str = name) -> bool:
+                    return ("all", Greeted(name=name, number=7)) in [one[:2] for one in heard]
+
+                await until(here)
+            publisher = await service.client.publisher(Topic("greeted.by.ketch", Greeted))
+            await publisher.publish(Greeted(name="Ada", number=8))
+
+            async def there() -> Any:
+                return [one for one in await go.do("heard") if (one["name"], one["number"]) == ("Ada", 8)]
+
+            assert await until(there)
 
 
 if __name__ == "__main__":

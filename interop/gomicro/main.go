@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go-micro.dev/v5"
+	"go-micro.dev/v5/broker"
+	"go-micro.dev/v5/broker/rabbitmq"
 	"go-micro.dev/v5/client"
 	clientgrpc "go-micro.dev/v5/client/grpc"
 	"go-micro.dev/v5/errors"
@@ -38,15 +40,21 @@ func main() {
 	os.Stdout = os.Stderr // where go-micro's own log goes
 	events := &Events{}
 	done := make(chan bool)
-	service := micro.NewService(
+	options := []micro.Option{
 		micro.Server(servergrpc.NewServer()), // gRPC on both sides: these two lines are what ketch needs of a Go program
 		micro.Client(clientgrpc.NewClient()),
 		micro.Name("go.greeter"),
 		micro.Version("1.2.3"),
-		micro.RegisterTTL(10*time.Second),
-		micro.RegisterInterval(2*time.Second),
+		micro.RegisterTTL(10 * time.Second),
+		micro.RegisterInterval(2 * time.Second),
 		micro.AfterStart(func() error { close(done); return nil }),
-	)
+	}
+	if url := os.Getenv("INTEROP_RABBITMQ"); url != "" {
+		// Its exchange has a name of its own, and isn't durable, unless it is told.
+		options = append(options, micro.Broker(rabbitmq.NewBroker(
+			broker.Addrs(url), rabbitmq.ExchangeName("ketch"), rabbitmq.DurableExchange())))
+	}
+	service := micro.NewService(options...)
 	service.Init()
 	must(greeter.RegisterGreeterHandler(service.Server(), Greeter{}))
 	must(micro.RegisterSubscriber("greeted.by.ketch", service.Server(), events.Listen("all")))

@@ -55,8 +55,7 @@ class NatsChannel(Channel):
         compress: bool | None = None,
     ) -> bytes:
         """Make one call and return its reply's body; see `transport.Channel`."""
-        link = self._post.link
-        if timeout is None or compress or len(body) + _SPARE > link.max_payload or self._closed:
+        if timeout is None or compress or len(body) + _SPARE > self._post.link.max_payload or self._closed:
             return await self._pipes.unary(
                 method,
                 body,
@@ -66,19 +65,7 @@ class NatsChannel(Channel):
                 received=received,
                 compress=compress,
             )
-        if timeout <= 0:
-            raise DeadlineExceeded("the deadline passed before the call was made")
-        if len(body) > self._most:
-            raise ResourceExhausted(f"a request of {len(body)} bytes, more than {self._most}")
-        head = self._writer.head(method, content_type, metadata, timeout)
-        if not link.connected:
-            raise Unreachable(f"{self._address}: the connection to NATS is lost")
-        loop = asyncio.get_running_loop()
-        ask = Ask(self._address, loop.create_future(), self._limit, received)
-        inbox = self._post.expect(ask.take)
-        self._asks[inbox] = ask
-        self._post.send(self._address, body, reply=inbox, headers=head)
-        timer = loop.call_later(timeout, self._expire, ask)
+        ask, inbox, timer = self._send(method, body, content_type, metadata, timeout, received)
         try:
             return await ask.reply
         except asyncio.CancelledError:
@@ -88,6 +75,29 @@ class NatsChannel(Channel):
             timer.cancel()
             self._post.forget(inbox)
             self._asks.pop(inbox, None)
+
+    def _send(
+        self,
+        method: str,
+        body: bytes,
+        content_type: str,
+        metadata: Metadata | None,
+        timeout: float,
+        received: ReplyMetadata | None,
+    ) -> tuple[Ask, str, asyncio.TimerHandle]:
+        if timeout <= 0:
+            raise DeadlineExceeded("the deadline passed before the call was made")
+        if len(body) > self._most:
+            raise ResourceExhausted(f"a request of {len(body)} bytes, more than {self._most}")
+        head = self._writer.head(method, content_type, metadata, timeout)
+        if not self._post.link.connected:
+            raise Unreachable(f"{self._address}: the connection to NATS is lost")
+        loop = asyncio.get_running_loop()
+        ask = Ask(self._address, loop.create_future(), self._limit, received)
+        inbox = self._post.expect(ask.take)
+        self._asks[inbox] = ask
+        self._post.send(self._address, body, reply=inbox, headers=head)
+        return ask, inbox, loop.call_later(timeout, self._expire, ask)
 
     async def stream(
         self,

@@ -34,6 +34,7 @@ FORBIDDEN_SUFFIXES = ("Manager", "Helper", "Helpers", "Utils", "Util", "Impl", "
 #: Packages that only a plugin, a tool or an extra may import.
 DRIVERS = {"nats", "grpc", "pydantic", "pytest", "sqlalchemy", "asyncpg", "aiokafka", "redis", "h2", "faststream"}
 DRIVERS |= {"hiredis", "pamqp", "zmqtt", "aiobotocore", "botocore"}
+DRIVERS |= {"aiohttp", "yarl", "dns"}
 
 
 def modules():

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the servers that tests run and that no wheel carries: RabbitMQ, Mosquitto, ActiveMQ, etcd.
+# Install the servers that tests run and that no wheel carries: RabbitMQ, Mosquitto, ActiveMQ, etcd, Knot DNS.
 #
 #     tools/servers.sh [--now]
 #
@@ -11,6 +11,7 @@ missing=""
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing="$missing rabbitmq-server"
 [ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null || missing="$missing mosquitto"
 [ -d /usr/share/activemq ] || missing="$missing activemq"
+[ -x /usr/sbin/knotd ] || command -v knotd >/dev/null || missing="$missing knot"
 [ -x /usr/bin/etcd ] || missing="$missing etcd-server"
 [ -x /usr/bin/etcdctl ] || missing="$missing etcd-client"
 [ -n "$missing" ] || exit 0

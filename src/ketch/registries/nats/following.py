@@ -100,8 +100,10 @@ class Following:
         for key, sequence in view.overdue(now - 1.5 * self._ttl - 1.0):
             latest = await self._bucket.holds(key)
             if latest > view.newest:
-                raise RegistryError("the server has records that it didn't send")
-            if latest == sequence:
+                if key in view.awaited:
+                    raise RegistryError("the server has records that it didn't send")
+                view.awaited.add(key)  # it may be on its way; whoever is read next comes after it
+            elif latest == sequence:
                 view.touch(key, now)
             elif not latest:
                 gone = view.forget(key) or gone
@@ -115,12 +117,14 @@ class _View:
         sequence: of the consumer's latest message.
         newest: of the stream's.
         pending: messages that the server had still to send then.
+        awaited: keys of which the server has more than it has sent so far.
     """
 
     def __init__(self, name: str | None, complaints: Complaints) -> None:
         self.sequence = 0
         self.newest = 0
         self.pending = 1
+        self.awaited: set[str] = set()
         self._name = name
         self._complaints = complaints
         self._records: dict[str, tuple[int, bytes, Instance | None]] = {}
@@ -159,11 +163,13 @@ class _View:
 
     def touch(self, key: str, now: float) -> None:
         """Note that a record is there."""
+        self.awaited.discard(key)
         self._seen.pop(key, None)
         self._seen[key] = now
 
     def forget(self, key: str) -> bool:
         """Note that a record isn't there; tell whether that is news."""
+        self.awaited.discard(key)
         self._seen.pop(key, None)
         return self._records.pop(key, None) is not None
 

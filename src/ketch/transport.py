@@ -1,7 +1,6 @@
 """Transport: carries calls and streams of encoded messages between two processes.
 
-A transport moves bytes that are already encoded; which type they are is the business of `rpc.py` and the codecs.
-A unary call, by far the most frequent, has its own path on both sides, without a stream object.
+It moves encoded bytes; their types are the business of `rpc.py` and the codecs. A unary call has its own path.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 #: Largest message that is sent or accepted unless configured otherwise, in bytes (gRPC's customary limit).
 MAX_MESSAGE_SIZE = 4 * 1024 * 1024
 
-#: Metadata to send: names in lower case; bytes, or base64 text, under names that end in `-bin`.
+#: Names in lower case; bytes, or base64 text, under names that end in `-bin`.
 Metadata: TypeAlias = "Mapping[str, str | bytes]"
 
 
@@ -83,9 +82,11 @@ class Stream(ABC):
     Attributes:
         compress: Client: whether messages that follow are compressed; None as the transport is configured. True
             counts only if it was asked for when the stream was made. A server's is its request's.
+        ends: Server: whether the caller says when it sends no more; one that doesn't may have sent all there is.
     """
 
     compress: bool | None
+    ends: bool = True
 
     @abstractmethod
     async def send(self, body: bytes) -> None:
@@ -102,8 +103,7 @@ class Stream(ABC):
         Not reading is back-pressure: the peer's window is only opened as messages are taken.
 
         Raises:
-            StatusError: the call has ended otherwise than well: its status on the client's side; `Cancelled`
-                or `DeadlineExceeded` on the server's.
+            StatusError: the call has ended badly: its status for the client, `Cancelled` or `DeadlineExceeded` else.
         """
 
     @abstractmethod
@@ -118,9 +118,7 @@ class Stream(ABC):
         """Server: send the request's `reply_metadata` now, and not just ahead of the first message."""
 
     async def begun(self) -> Mapping[str, str]:
-        """Client: wait for the initial metadata, which may come long before the first message, and return it.
-
-        Where a transport can't tell when that comes, what there is now.
+        """Client: wait for the initial metadata, and return it; what there is now where a transport can't tell.
 
         Raises:
             StatusError: the call has ended without any.
@@ -180,6 +178,8 @@ class Channel(ABC):
     It connects at the first call and again after a connection is lost. Metadata names are lower case.
     """
 
+    shared: bool = False  #: it leads to any of several instances: another may answer what one of them doesn't
+
     @abstractmethod
     async def unary(
         self,
@@ -230,11 +230,9 @@ class Channel(ABC):
 
 
 class Transport(ABC):
-    """Listens and connects."""
+    """Listens and connects. `name` is the plugin's, as in its entry point; `shares`: it can `share` a socket."""
 
-    #: The plugin's name, as in its entry point; instances of a service say so in their `transport` label.
     name: ClassVar[str]
-    #: Whether it can `share` a socket.
     shares: ClassVar[bool] = False
 
     @classmethod

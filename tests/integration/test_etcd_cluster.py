@@ -31,6 +31,7 @@ class PeerRelay:
         self.target = target
         self.cut = set()
         self.open = True
+        self.whole = asyncio.Event()
         self._tasks = set()
         self._server = None
 
@@ -68,9 +69,11 @@ class PeerRelay:
         raise ConnectionResetError
 
     async def _pass(self, data, reader, writer, caller):
-        if self.open and caller not in self.cut:
-            writer.write(data)
-            await writer.drain()
+        if not self.open or caller in self.cut:
+            await self.whole.wait()
+            raise ConnectionResetError  # what was on its way is lost, and so is the connection
+        writer.write(data)
+        await writer.drain()
 
 
 class Cluster:
@@ -92,6 +95,7 @@ class Cluster:
 
     def isolate(self, number):
         for other, relay in enumerate(self.relays):
+            relay.whole.clear()
             if other == number:
                 relay.open = False
             else:
@@ -101,6 +105,7 @@ class Cluster:
         for relay in self.relays:
             relay.open = True
             relay.cut.clear()
+            relay.whole.set()
 
     async def member_ids(self):
         """Ask each member who it is."""

@@ -87,10 +87,14 @@ class Attempts:
         return None if self._timeout is None else max(0.0, self._timeout - (time.monotonic() - self._began))
 
     def rival(self) -> Candidate | None:
-        """Return a candidate that wasn't tried, and count it as tried; None where there is none."""
+        """Return a candidate that wasn't tried, and count it as tried; None where there is none.
+
+        One whose channel leads to any of several instances may be tried again: another one may answer.
+        """
         candidate = self._plan.choice.pick_but(self._tried, self._key)
-        if candidate is not None:
-            self._tried.add(candidate)
+        if candidate is None:
+            return next((one for one in self._tried if one.channel.shared), None)
+        self._tried.add(candidate)
         return candidate
 
     def tried(self, candidate: Candidate) -> None:
@@ -151,8 +155,9 @@ class Attempts:
                 raise error
             self._tried.add(candidate)
             return candidate
-        candidate = self.rival()
+        candidate = self._plan.choice.pick_but(self._tried, self._key)
         if candidate is not None:
+            self._tried.add(candidate)
             return candidate
         if not self._wait:
             raise error

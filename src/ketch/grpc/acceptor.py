@@ -9,6 +9,7 @@ one ends, the others take them.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -24,8 +25,9 @@ _STEP: Final = 0.0005
 _LONGEST: Final = 0.01
 #: Connections taken at a time: one, and one more for so many that are here. So haste grows as the steps stop growing.
 _HASTE: Final = 4
-#: Seconds to wait when there are no more file descriptors or memory.
+#: Seconds to wait when there are no more file descriptors or memory; other errors are of one connection (accept(2)).
 _PAUSE: Final = 1.0
+_SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Acceptor:
@@ -67,8 +69,9 @@ class Acceptor:
                 try:
                     await self._take(1 + count // _HASTE)
                 except OSError as error:
-                    log.error("no connection can be accepted: %s", error.strerror or error)  # noqa: TRY400 - the trace says nothing more
-                    await asyncio.sleep(_PAUSE)
+                    scarce = error.errno in _SCARCE
+                    log.log(logging.ERROR if scarce else logging.DEBUG, "a connection wasn't accepted: %s", error)
+                    await asyncio.sleep(_PAUSE if scarce else _LONGEST)
         finally:
             self._socket.close()
 
@@ -89,7 +92,10 @@ class Acceptor:
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return  # another process was faster, or the client has gone
             connection.setblocking(False)  # noqa: FBT003 - as above
-            await self._loop.connect_accepted_socket(self._protocol, connection)
+            try:
+                await self._loop.connect_accepted_socket(self._protocol, connection)
+            except OSError:
+                connection.close()  # the client has gone already
 
 
 def _wake(ready: asyncio.Future[None]) -> None:

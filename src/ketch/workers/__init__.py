@@ -11,5 +11,6 @@ tally.py        Tally: figures of all workers, those that have gone included
 prometheus.py   figures as text
 web.py          Web: the HTTP endpoint for them
 console.py      the socket that `ketch workers` asks
+say.py          what it prints
 changes.py      Changes: which file has changed
 """

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final, Self
 import msgspec
 
 from ..errors import ConfigurationError, KetchError
-from .process import say
 from .reports import MAX_REPORT, Status, encode
+from .say import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

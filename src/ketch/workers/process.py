@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -168,9 +167,3 @@ def _calls(report: Report) -> int:
 
 def _events(report: Report) -> int:
     return sum(topic.handled for topic in report.stats.topics)
-
-
-def say(text: str) -> None:
-    """Print a line of the supervisor's own."""
-    with contextlib.suppress(OSError):  # whoever read it has gone, which is no reason to leave the workers alone
-        print(f"ketch run: {text}", file=sys.stderr, flush=True)  # noqa: T201 - a program that supervises, without logging

@@ -6,7 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from .process import how_it_ended, say
+from .process import how_it_ended
+from .say import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from .process import say
 from .reports import Line
+from .say import say
 
 if TYPE_CHECKING:
     from .process import Process
@@ -37,6 +37,11 @@ class Slot:
     def due(self) -> bool:
         """Whether a process is to be started in it now."""
         return self.process is None and 0 < self._due <= time.monotonic()
+
+    @property
+    def wait(self) -> float:
+        """Seconds until a process is started in it, 0 where one is there or is due."""
+        return 0.0 if self.process is not None else max(0.0, self._due - time.monotonic())
 
     def fill(self, process: Process) -> Process | None:
         """Put a process in it, and return the one that was there."""

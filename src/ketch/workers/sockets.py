@@ -6,10 +6,12 @@ import os
 import socket
 import sys
 from contextlib import suppress
+from typing import Any
 
 from ..errors import AddressUnavailable
 from ..grpc.address import Address, reachable
 from ..grpc.listener import clear
+from .say import say
 
 
 class Sockets:
@@ -40,6 +42,18 @@ class Sockets:
                 raise AddressUnavailable(f"can't listen on {wanted}: {error.strerror or error}") from error
         return self._held[wanted]
 
+    def refuse(self) -> None:
+        """Turn callers away, those that wait as well, until a worker listens again: just now there is none."""
+        for wanted, (address, bound) in list(self._held.items()):
+            if not _listens(bound):
+                continue
+            bound.close()
+            try:
+                self._held[wanted] = _bind(Address.parse(wanted), Address.parse(address).port)
+            except OSError as error:
+                del self._held[wanted]  # the next worker tries again, and hears why it can't
+                say(f"{address} was taken by another process: {error.strerror or error}")
+
     def close(self) -> None:
         """Let go of them: whoever still waits to be accepted is turned away once no worker has a copy."""
         while self._held:
@@ -50,28 +64,31 @@ class Sockets:
                     os.unlink(Address.parse(address).path)  # noqa: PTH108 - one idea of a path, see clear
 
 
-def _bind(wanted: Address) -> tuple[str, socket.socket]:
+def _listens(bound: socket.socket) -> bool:
+    return bool(bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def _bind(wanted: Address, port: int | None = None) -> tuple[str, socket.socket]:
+    """Bind a socket, to `port` where the address leaves it open."""
     if wanted.path:
         clear(wanted.path)
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            bound.bind(wanted.path)
-        except OSError:
-            bound.close()
-            raise
-        return str(wanted), bound
-    host = wanted.host or "0.0.0.0"  # noqa: S104 - `:8080` means all of them
-    found = socket.getaddrinfo(host, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    bound = socket.socket(family, kind, protocol)
-    try:
+        place: Any = wanted.path
+    else:
+        host = wanted.host or "0.0.0.0"  # noqa: S104 - `:8080` means all of them
+        found = socket.getaddrinfo(host, wanted.port or port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, place = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        bound = socket.socket(family, kind, protocol)
         if sys.platform != "win32":
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
         bound.bind(place)
     except OSError:
         bound.close()
         raise
+    if wanted.path:
+        return str(wanted), bound
     name = bound.getsockname()
     return str(reachable(wanted.host, (str(name[0]), int(name[1])))), bound

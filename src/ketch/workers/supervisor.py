@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from .changes import Changes
 from .console import Console
-from .process import SILENCE, Process, how_it_ended, say
+from .process import SILENCE, Process, how_it_ended
 from .reload import Reload
 from .reports import Status
+from .say import say
 from .slot import Slot, line_of
 from .sockets import Sockets
 from .tally import Tally
@@ -31,6 +32,8 @@ _CONFIGURATION: Final = 2
 _TICK: Final = 0.1
 #: Seconds for such a look that tell that this process was held up itself.
 _LATE: Final = 1.0
+#: Seconds that callers may wait for a worker when there is none, and not be refused.
+_REFUSE: Final = 1.0
 #: Seconds after which a signal to stop at once is sent again: on a busy machine two that come close become one.
 _INSIST: Final = 1.0
 #: Seconds that a worker which was killed may take to be gone.
@@ -159,6 +162,8 @@ class Supervisor:
             for slot in self._slots:
                 await self._look(slot)
             await self._look_after_leaving()
+            if not (self._leaving or self._reload.fresh) and min(slot.wait for slot in self._slots) > _REFUSE:
+                self._sockets.refuse()
             if self._terms.folders and (changed := self._changes.look()):
                 self._reload.want(f"{changed} changed")
             self._reload.begin()

@@ -131,16 +131,17 @@ class _Session:
         await self._link.call(RANGE, RangeRequest(key=self._prefix + b"/", limit=1, keys_only=True))
 
     async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
-        await self.mirror.close()
-        await self.upkeep.close()
         try:
+            if self._looking is not None:
+                self._looking.cancel()
+                await asyncio.wait([self._looking])
+            await self.mirror.close()
+            await self.upkeep.close()
             await self.records.revoke()
         except RegistryError as error:
             log.warning("records in etcd aren't removed, they go by themselves after their time to live: %s", error)
-        await self._link.close()
+        finally:
+            await self._link.close()
 
     async def _look(self) -> None:
         """Ask now and then: a member that is cut off, or frozen, ends no watch, it is only silent."""

@@ -114,10 +114,12 @@ class _Session:
         await self._listening.open()
 
     async def close(self) -> None:
-        await self.mirror.close()
-        await self._remove(await self.upkeep.close())
-        await self._listening.close()
-        await self._store.close()
+        try:
+            await self.mirror.close()
+            await self._remove(await self.upkeep.close())
+        finally:
+            await self._listening.close()
+            await self._store.close()
 
     async def _remove(self, left: tuple[Instance, ...]) -> None:
         try:

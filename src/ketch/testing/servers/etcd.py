@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from .process import Server, free_port, program
@@ -104,5 +105,8 @@ def _health(port: int) -> bool:
     try:
         with urlopen(f"http://127.0.0.1:{port}/health", timeout=1.0) as answer:
             return b'"true"' in answer.read(1000)
+    except HTTPError as error:
+        error.close()  # 503: it has no leader; the answer holds a socket
+        return False
     except OSError:
         return False

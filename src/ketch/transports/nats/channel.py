@@ -10,7 +10,7 @@ from ...grpc.channel import GrpcChannel
 from ...transport import Channel
 from .asking import Ask, Writer
 from .pipe import Pipe
-from .words import PIPE, cancels
+from .words import PIPE, SERVICES, cancels
 
 if TYPE_CHECKING:
     from ...context import ReplyMetadata
@@ -39,6 +39,7 @@ class NatsChannel(Channel):
         self._most = settings.tuning.max_send_size or settings.tuning.max_message_size
         self._asks: dict[str, Ask] = {}
         self._closed = False
+        self.shared = address.startswith(f"{SERVICES}.")
         self._pipes = GrpcChannel(address, settings.tuning, dial=self._dial)
         post.link.on_loss(self._lost)
 
@@ -54,8 +55,7 @@ class NatsChannel(Channel):
         compress: bool | None = None,
     ) -> bytes:
         """Make one call and return its reply's body; see `transport.Channel`."""
-        link = self._post.link
-        if timeout is None or compress or len(body) + _SPARE > link.max_payload or self._closed:
+        if timeout is None or compress or len(body) + _SPARE > self._post.link.max_payload or self._closed:
             return await self._pipes.unary(
                 method,
                 body,
@@ -65,19 +65,7 @@ class NatsChannel(Channel):
                 received=received,
                 compress=compress,
             )
-        if timeout <= 0:
-            raise DeadlineExceeded("the deadline passed before the call was made")
-        if len(body) > self._most:
-            raise ResourceExhausted(f"a request of {len(body)} bytes, more than {self._most}")
-        head = self._writer.head(method, content_type, metadata, timeout)
-        if not link.connected:
-            raise Unreachable(f"{self._address}: the connection to NATS is lost")
-        loop = asyncio.get_running_loop()
-        ask = Ask(self._address, loop.create_future(), self._limit, received)
-        inbox = self._post.expect(ask.take)
-        self._asks[inbox] = ask
-        self._post.send(self._address, body, reply=inbox, headers=head)
-        timer = loop.call_later(timeout, self._expire, ask)
+        ask, inbox, timer = self._send(method, body, content_type, metadata, timeout, received)
         try:
             return await ask.reply
         except asyncio.CancelledError:
@@ -87,6 +75,29 @@ class NatsChannel(Channel):
             timer.cancel()
             self._post.forget(inbox)
             self._asks.pop(inbox, None)
+
+    def _send(
+        self,
+        method: str,
+        body: bytes,
+        content_type: str,
+        metadata: Metadata | None,
+        timeout: float,
+        received: ReplyMetadata | None,
+    ) -> tuple[Ask, str, asyncio.TimerHandle]:
+        if timeout <= 0:
+            raise DeadlineExceeded("the deadline passed before the call was made")
+        if len(body) > self._most:
+            raise ResourceExhausted(f"a request of {len(body)} bytes, more than {self._most}")
+        head = self._writer.head(method, content_type, metadata, timeout)
+        if not self._post.link.connected:
+            raise Unreachable(f"{self._address}: the connection to NATS is lost")
+        loop = asyncio.get_running_loop()
+        ask = Ask(self._address, loop.create_future(), self._limit, received)
+        inbox = self._post.expect(ask.take)
+        self._asks[inbox] = ask
+        self._post.send(self._address, body, reply=inbox, headers=head)
+        return ask, inbox, loop.call_later(timeout, self._expire, ask)
 
     async def stream(
         self,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import pytest_asyncio
+from consul import build
 from contract.greeter_ketch import Greeter, GreeterStub
 from contract.greeter_pb2 import CountRequest, FailRequest, Greeted, HelloReply, HelloRequest
 
@@ -27,6 +28,7 @@ from ketch import Service, StatusError, Topic, context
 from ketch.errors import Code, NotFound, PermissionDenied, ResourceExhausted, Unknown, status_error
 from ketch.settings import environment
 from ketch.testing.servers import etcd_server, nats_server, program, rabbitmq_server
+from ketch.testing.servers.consul import consul_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
@@ -144,6 +146,8 @@ async def running_go(binary: str, broker: dict[str, str], registry: str, address
         **broker,
         "MICRO_REGISTRY": registry,
         "MICRO_REGISTRY_ADDRESS": address,
+        "MICRO_REGISTER_TTL": "10",
+        "MICRO_REGISTER_INTERVAL": "2",
         "MICRO_SERVER_ADDRESS": "127.0.0.1:0",
     }
     process = await asyncio.create_subprocess_exec(
@@ -178,7 +182,7 @@ async def nats() -> AsyncIterator[Server]:
         yield server
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["nats", "etcd", "consul", "mdns"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["nats", "etcd", "consul"])
 async def registry(request: pytest.FixtureRequest, nats: Server) -> AsyncIterator[tuple[str, str]]:
     """Run a registry; yield its name and address."""
     name: str = request.param
@@ -187,8 +191,11 @@ async def registry(request: pytest.FixtureRequest, nats: Server) -> AsyncIterato
     elif name == "etcd":
         async with etcd_server() as server:
             yield name, server.url.partition("://")[2]
+    elif name == "consul":
+        async with consul_server(program=build()) as server:
+            yield name, server.url.partition("://")[2]
     else:
-        pytest.skip(f"{name}: not here yet")
+        yield name, ""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -1,4 +1,4 @@
-"""http: go-micro's default broker, for Go services that have no other: each event is an HTTP request to each subscriber.
+"""http: go-micro's default broker, for Go services that have no other: each event is a request.
 
 broker.py     finds a topic's subscribers in the registry and hands each event to whom it is for
 peer.py       one receiving process: its connection, what waits for it

@@ -10,7 +10,16 @@ from uuid import uuid4
 
 from ...broker import PREFETCH, Broker, Capabilities, Site, Subscription
 from ...directory import Directory
-from ...errors import BrokerError, BrokerUnavailable, MessageTooLarge, RegistryError, Unavailable
+from ...errors import (
+    AddressUnavailable,
+    BrokerError,
+    BrokerUnavailable,
+    ConfigurationError,
+    MessageTooLarge,
+    RegistryError,
+    Unavailable,
+)
+from ...grpc.address import Address
 from ...mailbox import Mailbox
 from ...registry import Instance
 from .. import gomicro
@@ -41,7 +50,7 @@ class HttpBroker(Broker):
     name = "http"
     capabilities: ClassVar[Capabilities] = Capabilities(ordered=True, max_message_size=_MAX_BODY, subscribe_lag=0.25)
 
-    def __init__(self, address: str = "") -> None:
+    def __init__(self, address: Address | None = None) -> None:
         self._wanted = address
         self._site: Site | None = None
         self._directory: Directory
@@ -53,9 +62,16 @@ class HttpBroker(Broker):
 
     @classmethod
     def from_url(cls, url: Url) -> Self:
-        """Build it from `http://host:port`; the address is what to listen on for events, by default a free port."""
+        """Build it from `http://host:port`; the address is what to listen on for events, by default a free port.
+
+        Raises:
+            ConfigurationError: the address is none, or there are options.
+        """
         url.only()
-        return cls(url.address)
+        try:
+            return cls(Address.parse(url.address) if url.address else None)
+        except AddressUnavailable as error:
+            raise ConfigurationError(f"http: {error}") from None
 
     @property
     def location(self) -> str:
@@ -146,10 +162,9 @@ class HttpBroker(Broker):
         return mailbox
 
     async def _listen(self, site: Site) -> None:
-        host, _, port = (self._wanted or f"{site.host}:0").rpartition(":")
         async with self._listening:
             if not self._receiver.address:
-                await self._receiver.open(host.strip("[]"), int(port))
+                await self._receiver.open(self._wanted or Address.parse(f"{site.host}:0"))
 
     def _open_site(self) -> Site:
         if self._site is None:

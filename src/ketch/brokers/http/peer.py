@@ -93,23 +93,23 @@ class Peer:
                     reader, writer = await asyncio.open_connection(
                         self._host.strip("[]"), int(self._port), limit=MAX_HEAD
                     )
-            except (OSError, ValueError) as error:  # a time-out is an OSError
-                self._complain(f"can't be reached: {error or 'no answer'}")
+            except (OSError, ValueError) as error:  # a time-out, a port that is none
+                self._complain(f"can't be reached: {error!r}")
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _BACKOFF)
                 continue
             pause = 0.05
             try:
                 await self._converse(reader, writer)
-            except OSError as error:
-                self._complain(f"the connection broke: {error or 'no answer in time'}")
+            except (OSError, EOFError) as error:  # a time-out is an OSError, as well
+                self._complain(f"broke the connection: {error!r}")
             finally:
                 writer.close()
 
     def _complain(self, what: str) -> None:
         if not self._failing:
             self._failing = True
-            log.warning("%s: events wait for it: it %s", self.address, what)
+            log.warning("%s %s; events wait for it", self.address, what)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Send events until the peer hangs up, or there are no more and none will come."""

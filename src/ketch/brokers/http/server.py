@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 from ...broker import Delivery
 from ...errors import BrokerError
+from ...grpc.address import Address, reachable
 from .. import gomicro
 from .head import MAX_HEAD, read_head
 
@@ -45,18 +46,18 @@ class Receiver:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
-    async def open(self, host: str, port: int) -> None:
+    async def open(self, wanted: Address) -> None:
         """Listen; port 0 is a free one.
 
         Raises:
             BrokerError: it can't.
         """
+        host = wanted.host or "0.0.0.0"  # noqa: S104 - `:8080` means all of them
         try:
-            self._server = await asyncio.start_server(self._accept, host, port, limit=MAX_HEAD)
+            self._server = await asyncio.start_server(self._accept, host, wanted.port, limit=MAX_HEAD)
         except OSError as error:
-            raise BrokerError(f"http: can't listen on {host}:{port}: {error.strerror or error}") from error
-        bound = self._server.sockets[0].getsockname()
-        self.address = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
+            raise BrokerError(f"http: can't listen on {wanted}: {error.strerror or error}") from error
+        self.address = str(reachable(wanted.host, self._server.sockets[0].getsockname()[:2]))
 
     async def close(self) -> None:
         """Listen no more, and end the connections."""

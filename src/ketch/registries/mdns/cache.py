@@ -47,8 +47,10 @@ class Cache:
 
     def drop_unless(self, wanted: Callable[[Instance], bool]) -> None:
         """Forget those that nobody wants."""
-        for label in [label for label, (instance, _) in self._known.items() if not wanted(instance)]:
-            del self._known[label]
+        left = {label: entry for label, entry in self._known.items() if wanted(entry[0])}
+        if len(left) < len(self._known):
+            self._known = left
+            self._changed()
 
     def close(self) -> None:
         """Forget all."""

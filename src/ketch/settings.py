@@ -53,7 +53,10 @@ KNOWN = (
     Setting("server_version", "latest", "the service's version"),
     Setting("server_id", "", "the instance's id; a fresh one if empty"),
     Setting(
-        "server_address", "127.0.0.1:0", "what to listen on: host:port (port 0: a free one) or unix:/path", values.address
+        "server_address",
+        "127.0.0.1:0",
+        "what to listen on: host:port (port 0: a free one) or unix:/path",
+        values.address,
     ),
     Setting("server_advertise", "", "the address others are told, if not the one listened on"),
     Setting("server_metadata", "", "labels of this instance: key=value,key=value", values.labels),

@@ -43,11 +43,11 @@ class Answering:
         known = {one.data for one in packet.records if one.kind == PTR and one.ttl >= self._ttl / 2}
         found = []
         for instance in held:
+            if self._form.label(instance) in known:
+                continue
             told = self._form.tell(instance, max(1, round(self._ttl)))
-            if self._form.label(instance) not in known and any(
-                self._form.concerns(question, told) for question in packet.questions
-            ):
-                found.append(told)
+            answers = (self._form.answer(question, told) for question in packet.questions)
+            found += [answer for answer in answers if answer][:1]
         return found
 
     async def give(self, answers: list[tuple[Record, ...]], packet: Packet, source: tuple[str, int]) -> None:

@@ -1,5 +1,7 @@
 """What one caller or one large answer does over NATS stays with its own call."""
 
+import asyncio
+
 import nats
 import pytest
 
@@ -158,6 +160,50 @@ async def test_a_subject_that_nats_doesnt_let_us_listen_on_is_said_and_not_left_
             with pytest.raises(AddressUnavailable, match="permission") as caught:
                 await transport.listen_for("store", "127.0.0.1:0", {})
             assert "geheim" not in str(caught.value)
+
+
+async def test_the_permissions_that_the_documentation_names_suffice():
+    """For calls, streams, and what is given up: those of `docs/transports.md`."""
+    config = """
+    authorization { users = [
+      { user: s, password: s, permissions: { publish: "ketch.inbox.>", subscribe: ["ketch.rpc.store",
+        "ketch.instance.>", "ketch.cancel.rpc.store", "ketch.cancel.instance.>", "ketch.inbox.>"] } },
+      { user: c, password: c, permissions: { subscribe: "ketch.inbox.>", publish: ["ketch.rpc.store",
+        "ketch.instance.>", "ketch.cancel.>", "ketch.inbox.>"] } } ] }
+    """
+    given_up, started = asyncio.Event(), asyncio.Event()
+
+    async def unary(request):
+        if request.body != b"wait":
+            return b"reply"
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+
+    async def stream(request, stream):
+        await stream.send(await stream.receive())
+
+    async with (
+        nats_server(config=config) as server,
+        NatsTransport.from_url(Url.parse(server.url.replace("//", "//s:s@"))) as serving,
+        NatsTransport.from_url(Url.parse(server.url.replace("//", "//c:c@"))) as calling,
+    ):
+        routes = {METHOD: Route(unary=unary), "/a.Store/Chat": Route(stream=stream)}
+        listener = await serving.listen_for("store", "127.0.0.1:0", routes)
+        channel = calling.connect(listener.address)
+        assert await channel.unary(METHOD, b"", content_type=PROTOBUF, timeout=10) == b"reply"
+        chat = await channel.stream("/a.Store/Chat", content_type=PROTOBUF, timeout=10)
+        await chat.send(b"a")
+        assert await chat.receive() == b"a"
+        assert await chat.receive() is None
+        waiting = asyncio.create_task(channel.unary(METHOD, b"wait", content_type=PROTOBUF, timeout=30))
+        await asyncio.wait_for(started.wait(), 10)
+        waiting.cancel()
+        await asyncio.wait_for(given_up.wait(), 10)
+        await channel.close()
+        await listener.stop(0)
 
 
 async def test_a_server_that_takes_too_little_in_a_message_is_said_at_start():

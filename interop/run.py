@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 #: What is run, as far as it is there.
-SUITES = ("h2spec", "languages", "conformance", "pubsub", "nsq", "kafka", "consul")
+SUITES = ("h2spec", "languages", "conformance", "pubsub", "nsq", "kafka", "consul", "nats_services", "gomicro")
 
 
 def main() -> int:

@@ -219,6 +219,9 @@ class Lifecycle:
             where,
             f"; subscribed to {topics}" if topics else "",
         )
+        if unheeded := options.settings.unheeded:
+            # Whoever set them for a go-micro program counts on what they do there.
+            log.warning("%s: these variables mean nothing to ketch: %s", options.name, ", ".join(unheeded))
 
 
 def _trouble(consumers: list[Consumer[Any]]) -> str:

@@ -122,7 +122,8 @@ class _Serving:
         enter(request)
         request.begin = stream.begin
         with closing(_Requests(self._method, stream, decode)) as requests:
-            payload = requests if self._method.cardinality.streams_requests else await _only(self._method, requests)
+            many = self._method.cardinality.streams_requests
+            payload = requests if many else await _only(self._method, requests, ends=stream.ends)
             chain = self._chain or self._answer
             result: Any = await chain(self._call(request, payload))
             if not self._method.cardinality.streams_replies:
@@ -205,10 +206,10 @@ class _Requests(AsyncIterator[Any]):
         self._closed = True
 
 
-async def _only(method: Method[Any, Any], requests: _Requests) -> Any:
+async def _only(method: Method[Any, Any], requests: _Requests, *, ends: bool) -> Any:
     payload = await anext(requests, None)
     if payload is None:
         raise Unimplemented(f"{method.path} takes one request, none came")
-    if await anext(requests, None) is not None:
+    if ends and await anext(requests, None) is not None:
         raise Unimplemented(f"{method.path} takes one request, more came")
     return payload

@@ -59,9 +59,9 @@ def _positive(text: str) -> float:
 
 
 def _address(text: str) -> str:
-    """`host:port`, `[::1]:port` or `unix:/path`."""
-    host, _, port = text.rpartition(":")
-    if not text.startswith("unix:") and not (host and port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
+    """`host:port`, `[::1]:port`, `:port` for all of the host's addresses, as Go writes it, or `unix:/path`."""
+    _, colon, port = text.rpartition(":")
+    if not text.startswith("unix:") and not (colon and port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
         raise ValueError(text)
     return text
 
@@ -83,8 +83,13 @@ def _switch(text: str) -> bool:
     return text.lower() in ("on", "true", "1")
 
 
+#: go-micro's names for levels, where they differ.
+_GO_LEVELS = {"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}
+
+
 def _level(text: str) -> str:
     level = text.upper()
+    level = _GO_LEVELS.get(level, level)
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
         raise ValueError(text)
     return level
@@ -129,7 +134,7 @@ KNOWN = (
 _BY_NAME = {setting.name: setting for setting in KNOWN}
 _ALIASES = {"GO_MICRO_BROKER": "broker"}
 
-#: Variables of go-micro that mean nothing here but may well be set where both run.
+#: Variables of go-micro that mean nothing here but may well be set where both run; a service that finds one says so.
 _FOREIGN = frozenset(
     "MICRO_" + name
     for name in [
@@ -156,6 +161,9 @@ _FOREIGN = frozenset(
         "CONFIG",
         "PROFILE",
         "DEBUG_PROFILE",
+        "GENAI",
+        "GENAI_KEY",
+        "GENAI_MODEL",
         "PROXY",
         "NETWORK",
         "NETWORK_ADDRESS",
@@ -167,6 +175,8 @@ _FOREIGN = frozenset(
         "MCP_ADDRESS",
     ]
 )
+#: Those of them that ask for what is so anyway.
+_AGREED = {"MICRO_CLIENT": "grpc", "MICRO_SERVER": "grpc"}
 
 
 #: Variables that a broker's own tools and clients go by, and the part of its URL that they fill in where that says
@@ -186,6 +196,7 @@ class Settings:
     runtime_directory: str = ""
     beaten: Mapping[str, str] = field(default_factory=dict)  #: what the environment says where a flag says otherwise
     conventional: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  #: see CONVENTIONAL; part by plugin
+    unheeded: tuple[str, ...] = ()  #: variables of go-micro that are set and mean nothing here
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -216,7 +227,9 @@ def read(argv: Sequence[str] | argparse.Namespace | None = None, environ: Mappin
         except ValueError:
             raise ConfigurationError(f"{where}: {text!r} is no valid {setting.name}: {setting.help}") from None
     beaten = {s.name: text for s in KNOWN if sources[s.name] == s.flag and (text := _find_variable(s, environ)[0])}
-    return Settings(values, sources, environ.get("XDG_RUNTIME_DIR", ""), beaten, _find_conventional(environ))
+    unheeded = tuple(sorted(name for name in _FOREIGN if environ.get(name, "") not in ("", _AGREED.get(name))))
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    return Settings(values, sources, runtime, beaten, _find_conventional(environ), unheeded)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

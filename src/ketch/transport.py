@@ -82,9 +82,11 @@ class Stream(ABC):
     Attributes:
         compress: Client: whether messages that follow are compressed; None as the transport is configured. True
             counts only if it was asked for when the stream was made. A server's is its request's.
+        ends: Server: whether the caller says when it sends no more; one that doesn't may have sent all there is.
     """
 
     compress: bool | None
+    ends: bool = True
 
     @abstractmethod
     async def send(self, body: bytes) -> None:

@@ -36,9 +36,9 @@ async def running():
         pytest.skip(str(error))
 
 
-@pytest.fixture
-def knot(running):
-    running.write()
+@pytest_asyncio.fixture
+async def knot(running):
+    await running.write()
     return running
 
 
@@ -80,7 +80,7 @@ async def when(true):
 
 
 async def test_each_address_of_each_target_of_an_srv_record_is_an_instance(knot, at):
-    knot.write(
+    await knot.write(
         [
             "_grpc._tcp.go-micro-srv-user SRV 0 3 5001 one",
             "_grpc._tcp.go-micro-srv-user SRV 0 1 5002 two",
@@ -98,7 +98,7 @@ async def test_each_address_of_each_target_of_an_srv_record_is_an_instance(knot,
 
 
 async def test_addresses_alone_are_instances_at_the_port_of_the_url(knot, at):
-    knot.write(["user A 127.0.0.1", "user A 127.0.0.2", "user AAAA ::1"])
+    await knot.write(["user A 127.0.0.1", "user A 127.0.0.2", "user AAAA ::1"])
     found = await see(at("port=5001"), "user", "127.0.0.1:5001", "127.0.0.2:5001", "[::1]:5001")
     assert all(not one.metadata for one in found)
     await see(at("port=5001&family=4"), "user", "127.0.0.1:5001", "127.0.0.2:5001")
@@ -107,13 +107,13 @@ async def test_addresses_alone_are_instances_at_the_port_of_the_url(knot, at):
 
 
 async def test_an_alias_is_followed(knot, at):
-    knot.write(["user CNAME real", "real A 127.0.0.1"])
+    await knot.write(["user CNAME real", "real A 127.0.0.1"])
     await see(at("port=5001"), "user", "127.0.0.1:5001")
 
 
 async def test_only_the_lowest_priority_is_used_unless_all_are_wanted(knot, at):
     """RFC 2782: a target of a higher value is for when those of lower ones are gone."""
-    knot.write(
+    await knot.write(
         [
             "_grpc._tcp.user SRV 10 0 5001 main",
             "_grpc._tcp.user SRV 20 0 5002 spare",
@@ -129,18 +129,18 @@ async def test_only_the_lowest_priority_is_used_unless_all_are_wanted(knot, at):
 
 async def test_a_service_that_says_it_is_not_there_is_not_there(knot, at):
     """RFC 2782: the target "." means that the service is decidedly not available."""
-    knot.write(["_grpc._tcp.user SRV 0 0 0 .", "user A 127.0.0.1"])
+    await knot.write(["_grpc._tcp.user SRV 0 0 0 .", "user A 127.0.0.1"])
     await see(at("port=5001"), "user")
 
 
 async def test_another_kind_of_srv_record_may_be_asked_for_or_none(knot, at):
-    knot.write(["_http._tcp.user SRV 0 0 8080 one", "one A 127.0.0.1", "user A 127.0.0.2"])
+    await knot.write(["_http._tcp.user SRV 0 0 8080 one", "one A 127.0.0.1", "user A 127.0.0.2"])
     await see(at("srv=_http._tcp"), "user", "127.0.0.1:8080")
     await see(at("srv=&port=5001"), "user", "127.0.0.2:5001")
 
 
 async def test_an_answer_too_large_for_a_datagram_comes_whole(knot, at):
-    knot.write(
+    await knot.write(
         [
             line
             for number in range(200)
@@ -164,13 +164,13 @@ async def test_an_answer_too_large_for_a_datagram_comes_whole(knot, at):
     ids=["one label", "dots kept", "template", "named host"],
 )
 async def test_a_service_is_found_under_its_name_in_dns(knot, at, options, service, record):
-    knot.write([f"{record} A 127.0.0.1"])
+    await knot.write([f"{record} A 127.0.0.1"])
     (one,) = await see(at(f"port=5001&{options}"), service, "127.0.0.1:5001")
     assert one.service == service
 
 
 async def test_a_contract_leads_to_the_service_that_serves_it(knot, at):
-    knot.write(["user A 127.0.0.1"])
+    await knot.write(["user A 127.0.0.1"])
     options = "port=5001&contract.shippy.user.v1.UserService=user"
     (one,) = await see(at(options), "shippy.user.v1.UserService", "127.0.0.1:5001")
     assert (one.service, one.contracts) == ("user", ("shippy.user.v1.UserService",))
@@ -178,7 +178,7 @@ async def test_a_contract_leads_to_the_service_that_serves_it(knot, at):
 
 
 async def test_without_a_name_the_services_of_the_url_are_seen(knot, at):
-    knot.write(["user A 127.0.0.1", "email A 127.0.0.2", "other A 127.0.0.3"])
+    await knot.write(["user A 127.0.0.1", "email A 127.0.0.2", "other A 127.0.0.3"])
     await see(at("port=5001&contract.a.v1.A=user&host.email=email.shop.test"), None, "127.0.0.1:5001", "127.0.0.2:5001")
 
 
@@ -186,7 +186,7 @@ async def test_names_are_searched_for_as_resolv_conf_says(knot, tmp_path):
     """In a Kubernetes pod `user` is `user.NAMESPACE.svc.cluster.local`, by the search list."""
     file = tmp_path / "resolv.conf"
     file.write_text("nameserver 127.0.0.1\nsearch nowhere.shop.test ns.shop.test\noptions ndots:5\n")
-    knot.write(["_grpc._tcp.user.ns SRV 0 0 5001 pod", "pod A 127.0.0.1"])
+    await knot.write(["_grpc._tcp.user.ns SRV 0 0 5001 pod", "pod A 127.0.0.1"])
     url = f"{knot.url}?timeout=1&resolv_conf={file}"
     await see(DnsRegistry.from_url(Url.parse(url)), "user", "127.0.0.1:5001")
 
@@ -200,7 +200,7 @@ async def test_a_name_that_dns_cannot_hold_finds_nobody_and_is_said_once(at, cap
 
 
 async def test_what_is_registered_here_stands_for_the_same_address_in_dns(knot, at):
-    knot.write(["user A 127.0.0.1", "user A 127.0.0.2"])
+    await knot.write(["user A 127.0.0.1", "user A 127.0.0.2"])
     own = Instance("user", "me", "127.0.0.1:5001", version="2")
     async with at("port=5001") as registry, aclosing(registry.watch("user")) as snapshots:
         await registry.register(own)
@@ -214,13 +214,13 @@ async def test_what_is_registered_here_stands_for_the_same_address_in_dns(knot, 
 async def test_a_watcher_is_told_of_what_comes_and_goes(knot, at):
     async with at("port=5001") as registry, aclosing(registry.watch("user")) as snapshots:
         await until(snapshots)
-        knot.write(["user A 127.0.0.1"])
+        await knot.write(["user A 127.0.0.1"])
         await until(snapshots, "127.0.0.1:5001")
-        knot.write(["user A 127.0.0.1", "user A 127.0.0.2"])
+        await knot.write(["user A 127.0.0.1", "user A 127.0.0.2"])
         await until(snapshots, "127.0.0.1:5001", "127.0.0.2:5001")
-        knot.write(["_grpc._tcp.user SRV 0 0 6001 pod", "pod A 127.0.0.3", "user A 127.0.0.3"])
+        await knot.write(["_grpc._tcp.user SRV 0 0 6001 pod", "pod A 127.0.0.3", "user A 127.0.0.3"])
         await until(snapshots, "127.0.0.3:6001")
-        knot.write()
+        await knot.write()
         await until(snapshots)
 
 
@@ -229,7 +229,7 @@ async def test_a_watcher_is_told_of_what_comes_and_goes(knot, at):
 
 async def test_what_was_known_is_kept_while_no_resolver_answers(knot, at, caplog):
     caplog.set_level(logging.INFO, "ketch.registry")
-    knot.write(["user A 127.0.0.1"])
+    await knot.write(["user A 127.0.0.1"])
     async with at("port=5001") as registry, aclosing(registry.watch("user")) as snapshots:
         await until(snapshots, "127.0.0.1:5001")
         change = asyncio.ensure_future(anext(snapshots))
@@ -237,7 +237,7 @@ async def test_what_was_known_is_kept_while_no_resolver_answers(knot, at, caplog
         await when(lambda: registry.trouble)
         assert knot.url.removeprefix("dns://") in registry.trouble
         assert not change.done()
-        knot.write(["user A 127.0.0.1", "user A 127.0.0.2"])
+        await knot.write(["user A 127.0.0.1", "user A 127.0.0.2"])
         await knot.start()
         assert len(await asyncio.wait_for(change, PATIENCE)) == 2
         await when(lambda: not registry.trouble)
@@ -255,7 +255,7 @@ async def test_a_watch_that_begins_while_no_resolver_answers_fails_within_its_ti
 
 
 async def test_another_resolver_is_asked_when_one_is_silent(knot):
-    knot.write(["user A 127.0.0.1"])
+    await knot.write(["user A 127.0.0.1"])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         url = f"dns://127.0.0.1:{silent.getsockname()[1]},{knot.url.removeprefix('dns://')}"

@@ -85,8 +85,22 @@ def test_what_is_wrong_is_said_with_its_name(argv, environ, said):
     assert said in str(caught.value)
 
 
-def test_variables_of_go_micro_that_mean_nothing_here_are_passed_over():
-    read(MICRO_STORE="memory", MICRO_AUTH_TOKEN="x", MICRO_PROXY="y", MICRO_SOMETHING_QUITE_DIFFERENT="z")
+def test_variables_of_go_micro_that_mean_nothing_here_are_passed_over_and_told():
+    found = read(MICRO_STORE="memory", MICRO_AUTH_TOKEN="x", MICRO_PROXY="", MICRO_SOMETHING_QUITE_DIFFERENT="z")
+    assert found.unheeded == ("MICRO_AUTH_TOKEN", "MICRO_STORE")
+
+
+def test_variables_that_ask_go_micro_for_what_ketch_does_are_heeded():
+    assert read(MICRO_CLIENT="grpc", MICRO_SERVER="mucp").unheeded == ("MICRO_SERVER",)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("warn", "WARNING"), ("trace", "DEBUG"), ("fatal", "CRITICAL")])
+def test_go_micros_names_of_levels_are_understood(theirs, ours):
+    assert read(MICRO_LOG_LEVEL=theirs)["log_level"] == ours
+
+
+def test_an_address_without_a_host_is_all_of_them_as_in_go():
+    assert read(MICRO_SERVER_ADDRESS=":8080")["server_address"] == ":8080"
 
 
 def test_labels_are_read_as_pairs():

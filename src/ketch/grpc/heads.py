@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import Internal, InvalidArgument, ResourceExhausted, StatusError, Unimplemented
-from . import compression, status, timeouts
+from . import compression, gomicro, status, timeouts
 from .content import from_wire
 from .metadata import collect
 
@@ -48,6 +48,8 @@ class RequestHead:
             )
         if "grpc-timeout" in fields:
             self._read_timeout(fields["grpc-timeout"])
+        else:
+            self.timeout = gomicro.timeout(self.metadata)
 
     def _read_timeout(self, text: str) -> None:
         try:

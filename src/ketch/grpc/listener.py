@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from .. import transport
 from ..errors import AddressUnavailable
+from . import gomicro
 from .acceptor import Acceptor
 from .address import Address, reachable
 from .guard import Guard
@@ -138,13 +139,14 @@ async def _door(
     """Return what makes a connection's protocol, the connections that there are, and who watches over TLS."""
     loop = asyncio.get_running_loop()
     wires = Wires()
+    shorts = gomicro.short_paths(routes)
     guard = None
     if credentials is not None:
         await asyncio.to_thread(credentials.load)
         guard = Guard(credentials, loop, tuning.handshake_timeout)
 
     def accept() -> asyncio.Protocol:
-        wire = ServerWire(tuning, loop, routes, wires)
+        wire = ServerWire(tuning, loop, routes, shorts, wires)
         return wire if guard is None else guard.admit(wire)
 
     return accept, wires, guard

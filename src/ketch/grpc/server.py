@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import StatusError, Unavailable, Unimplemented
 from ..http2.frames import PREFACE
 from ..peer import Peer
-from . import answers
+from . import answers, gomicro
 from .heads import request_head
 from .lifetime import Lifetime
 from .refusal import Refusal, Stranger
@@ -63,17 +63,30 @@ class Wires(set["ServerWire"]):
 class ServerWire(Host):
     """One client's connection.
 
+    Args:
+        tuning: how it behaves.
+        loop: what it runs in.
+        routes: how each method is served.
+        shorts: the names that go-micro's clients have for methods; see `gomicro.short_paths`.
+        wires: where it is listed while it is open.
+
     Attributes:
         running: the calls whose handlers haven't ended.
         known: whether the peer has said what it speaks.
     """
 
     def __init__(
-        self, tuning: Tuning, loop: asyncio.AbstractEventLoop, routes: Mapping[str, Route], wires: Wires
+        self,
+        tuning: Tuning,
+        loop: asyncio.AbstractEventLoop,
+        routes: Mapping[str, Route],
+        shorts: Mapping[str, str],
+        wires: Wires,
     ) -> None:
         super().__init__(tuning, loop, client=False)
         self.running: set[Call] = set()
         self._routes = routes
+        self._shorts = shorts
         self._wires = wires
         self._first = b""
         self.known = False
@@ -182,7 +195,11 @@ class ServerWire(Host):
         if head.problem is not None:
             return self._refuse(stream_id, head.content_type, head.problem)
         if route is None:
-            return self._refuse(stream_id, head.content_type, Unimplemented(f"{head.path} isn't served here"))
+            if not (path := gomicro.meant(head.path, head.metadata, self._shorts)):
+                return self._refuse(stream_id, head.content_type, Unimplemented(f"{head.path} isn't served here"))
+            # Its name counts from here on, whoever looks at it: rules that middleware has for it must hold.
+            head.path = path
+            route = self._routes[path]
         deadline = None
         if head.timeout is not None:
             deadline = time.monotonic() + head.timeout

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..errors import Cancelled, DeadlineExceeded, Internal, StatusError
 from ..http2.codes import ErrorCode
 from ..transport import Request
-from . import answers
+from . import answers, gomicro
 from .duplex import Duplex, ended
 from .serving import Host, stop
 
@@ -32,6 +32,7 @@ class ServerStream(Duplex):
     ) -> None:
         super().__init__(wire, stream_id)
         self.deadline = deadline
+        self.ends = gomicro.CALLER not in head.metadata  # its generated code sends one request and leaves it at that
         self.task: asyncio.Task[None] | None = None
         self.request: Request | None = None
         self.inbox.encoding = head.encoding

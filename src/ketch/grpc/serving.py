@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import Cancelled, StatusError, Unknown
+from . import gomicro
 from .wire import Wire
 
 if TYPE_CHECKING:
@@ -68,13 +69,14 @@ async def serve(wire: Host, call: Call, handler: Callable[[Request], Awaitable[A
             await wire.has_room()
         call.complete(await handler(request))
     except StatusError as error:
-        call.answer(error)
+        call.answer(gomicro.told(error, request.method, request.metadata))
     except asyncio.CancelledError:
         call.answer(Cancelled("the handler was cancelled"))
         raise
     except Exception:
         log.exception("%s: the handler failed", request.method)
-        call.answer(Unknown("the handler failed; its service's log has the reason"))
+        failure = Unknown("the handler failed; its service's log has the reason")
+        call.answer(gomicro.told(failure, request.method, request.metadata))
     finally:
         wire.retire(call)
 

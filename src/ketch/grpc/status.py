@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from ..errors import Code, Internal, StatusError, status_error
 from ..http2.codes import ErrorCode
+from . import gomicro, proto
 from .metadata import collect, fields
 
 if TYPE_CHECKING:
@@ -22,10 +23,7 @@ _LONGEST: Final = 4096
 #: Bytes of details that travel; larger ones are left out, since the whole status would be lost otherwise.
 _MOST_DETAILS: Final = 6144
 _ESCAPED: Final = re.compile(rb"[^ -$&-~]")
-_VARINT: Final = 0
-_FIXED64: Final = 1
-_BYTES: Final = 2
-_FIXED32: Final = 5
+_DETAILS: Final = 3  # the field of google.rpc.Status
 
 _BY_HTTP: Final = {
     400: Code.INTERNAL,
@@ -77,6 +75,7 @@ def read(code: str, headers: Sequence[Field]) -> StatusError:
         details = unpack(_from_text(found["grpc-status-details-bin"])) if "grpc-status-details-bin" in found else ()
     except ValueError:
         details = ()  # the code and the message are what matters, and they are there
+    number, message = gomicro.heard(number, message, details)
     metadata: Mapping[str, str] = collect(headers)
     return status_error(number, message, details=details, metadata=metadata)
 
@@ -94,10 +93,10 @@ def unescape(text: str) -> str:
 
 def pack(error: StatusError) -> bytes:
     """Return `google.rpc.Status`: code = 1, message = 2, details = 3."""
-    out = b"\x08" + _varint(int(error.code))
+    out = proto.number(1, int(error.code))
     if error.message:
-        out += _chunk(b"\x12", error.message.encode("utf-8", "replace"))
-    return out + b"".join(_chunk(b"\x1a", detail) for detail in error.details)
+        out += proto.chunk(2, error.message.encode("utf-8", "replace"))
+    return out + b"".join(proto.chunk(_DETAILS, detail) for detail in error.details)
 
 
 def unpack(data: bytes) -> tuple[bytes, ...]:
@@ -106,51 +105,7 @@ def unpack(data: bytes) -> tuple[bytes, ...]:
     Raises:
         ValueError: it is none.
     """
-    details = []
-    at = 0
-    while at < len(data):
-        tag, at = _read_varint(data, at)
-        kind = tag & 7
-        if kind == _VARINT:
-            _, at = _read_varint(data, at)
-        elif kind == _BYTES:
-            size, at = _read_varint(data, at)
-            if at + size > len(data):
-                raise ValueError("google.rpc.Status is cut off")
-            if tag >> 3 == 3:  # noqa: PLR2004 - the field `details`
-                details.append(data[at : at + size])
-            at += size
-        elif kind in {_FIXED32, _FIXED64}:
-            at += 4 if kind == _FIXED32 else 8
-        else:
-            raise ValueError("google.rpc.Status is broken")
-    return tuple(details)
-
-
-def _chunk(tag: bytes, data: bytes) -> bytes:
-    return tag + _varint(len(data)) + data
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:  # noqa: PLR2004 - seven bits a byte
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 64, 7):
-        if at >= len(data):
-            break
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 - the top bit says that more follows
-            return value, at
-    raise ValueError("varint is cut off")
+    return tuple(value for field, value in proto.fields(data) if field == _DETAILS and isinstance(value, bytes))
 
 
 def _to_text(raw: bytes) -> str:

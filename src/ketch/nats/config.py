@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
@@ -14,25 +14,58 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "127.0.0.1:4222"
 ENVELOPES = ("cloudevents", "go-micro")
-OPTIONS = ("timeout", "connect_timeout", "envelope", "tls", "tls_ca", "tls_cert", "tls_key", "credentials")
+#: What a connection can be told of; each plugin adds its own.
+ACCESS_OPTIONS = ("timeout", "connect_timeout", "tls", "tls_ca", "tls_cert", "tls_key", "credentials")
+OPTIONS = (*ACCESS_OPTIONS, "envelope")
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class Access:
     """`nats://user:password@host:port,host:port?option=…`; a user without a password is a token.
 
     Attributes:
         servers: URLs without credentials.
         login: what the driver is told of user, password, token, credentials file and TLS; never to be shown.
-        timeout: seconds that publishing waits for a connection that was lost.
+        timeout: seconds that one wait for the server may take.
         connect_timeout: seconds to connect at start.
-        envelope: `cloudevents` (native headers) or `go-micro` (its JSON).
     """
 
     servers: tuple[str, ...]
-    login: dict[str, Any]
+    login: dict[str, Any] = field(repr=False)
     timeout: float
     connect_timeout: float
+
+    @classmethod
+    def of(cls, url: Url) -> Access:
+        """Read and check what a URL says of the connection.
+
+        Raises:
+            ConfigurationError: an option is wrong.
+        """
+        addresses = [part.strip() for part in (url.address or DEFAULT_ADDRESS).split(",")]
+        for address in addresses:
+            _check_address(url, address)
+        return Access(
+            servers=tuple(f"nats://{address}" for address in addresses),
+            login=_login(url),
+            timeout=_seconds(url, "timeout"),
+            connect_timeout=_seconds(url, "connect_timeout"),
+        )
+
+    @property
+    def location(self) -> str:
+        """The servers, for people."""
+        return ", ".join(self.servers)
+
+
+@dataclass(frozen=True, slots=True)
+class Config(Access):
+    """How a broker is set: `timeout` bounds its wait for a connection that was lost.
+
+    Attributes:
+        envelope: `cloudevents` (native headers) or `go-micro` (its JSON).
+    """
+
     envelope: str
 
     @classmethod
@@ -46,21 +79,8 @@ class Config:
         envelope = url.options.get("envelope", ENVELOPES[0])
         if envelope not in ENVELOPES:
             raise ConfigurationError(f"nats: envelope is {' or '.join(ENVELOPES)}, not {envelope!r}")
-        addresses = [part.strip() for part in (url.address or DEFAULT_ADDRESS).split(",")]
-        for address in addresses:
-            _check_address(url, address)
-        return cls(
-            servers=tuple(f"nats://{address}" for address in addresses),
-            login=_login(url),
-            timeout=_seconds(url, "timeout"),
-            connect_timeout=_seconds(url, "connect_timeout"),
-            envelope=envelope,
-        )
-
-    @property
-    def location(self) -> str:
-        """The servers, for people."""
-        return ", ".join(self.servers)
+        access = Access.of(url)
+        return cls(access.servers, access.login, access.timeout, access.connect_timeout, envelope)
 
 
 def _check_address(url: Url, address: str) -> None:

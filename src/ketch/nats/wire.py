@@ -7,10 +7,11 @@ are read and written here; whatever else comes over the connection goes to the d
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from nats.errors import ProtocolError
+from nats.errors import ConnectionClosedError, ProtocolError
 from nats.protocol.parser import Parser
 
 from ..message import CONTENT_TYPE, SPEC_VERSION, BySharedHeaders, LazyHeaders, Stamped
@@ -256,9 +257,22 @@ class Reader(Parser):
 async def round_trip(client: Any, timeout: float) -> None:
     """Return when the server has handled all that was sent so far, and we all that it sent before its answer.
 
-    The driver's `flush` writes its PING past the commands that still wait in its buffer, and then these. So the first
-    one only sees to it that they are written; the second comes after them.
+    The driver writes a PING past the commands that still wait in its buffer, and then these. So the first one only sees
+    to it that they are written; the second comes after them. Its own `flush` cancels what it waits with, when it has
+    waited long enough or is cancelled itself; the PONG that comes then ends the driver's reading for good.
+
+    Raises:
+        ConnectionClosedError: the driver has given up.
+        TimeoutError: there is no answer.
     """
-    seconds = max(1, round(timeout))  # the driver declares whole seconds
+    if client.is_closed:
+        raise ConnectionClosedError
     for _ in range(2):
-        await client.flush(timeout=seconds)
+        reading = client._reading_task  # noqa: SLF001 - as its own `flush` does
+        if reading is None or reading.done():
+            await client._flush_pending()  # noqa: SLF001 - between two connections: what is pending goes with the next
+            continue
+        pong = asyncio.get_running_loop().create_future()
+        async with asyncio.timeout(timeout):
+            await client._send_ping(pong)  # noqa: SLF001 - see above
+            await asyncio.shield(pong)

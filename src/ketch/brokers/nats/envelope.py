@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ...codec import PROTOBUF
 from ...message import CONTENT_TYPE, Message
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 #: go-micro's names for ours. Ids were `Micro-Id` up to its 4.9 and are `Micro-ID` since; both are written.
 _TO_GO = {CONTENT_TYPE: "Content-Type"}
 _FROM_GO = {"micro-id": "ce-id", "micro-topic": "", "content-type": CONTENT_TYPE}
+#: Content types that its gRPC client has for protobuf besides those that everybody knows (client/grpc/codec.go).
+_PROTOBUF = frozenset(("application/grpc", "application/octet-stream"))
 
 
 class _Envelope(msgspec.Struct):
@@ -57,6 +60,8 @@ def unwrap(topic: str, headers: Mapping[str, str] | None, data: bytes) -> Messag
         return native(topic, headers, data)
     named = {_FROM_GO.get(name.lower(), name.lower()): value for name, value in (envelope.Header or {}).items()}
     named.pop("", None)
+    if named.get(CONTENT_TYPE) in _PROTOBUF:
+        named[CONTENT_TYPE] = PROTOBUF
     return Message(topic, named, body)
 
 

@@ -6,7 +6,6 @@ import asyncio
 import signal
 import tempfile
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +38,7 @@ $TTL {ttl}
 @ NS ns
 ns A 127.0.0.1
 """
-#: A query for the root's NS, over TCP.
-_QUERY = b"\x00\x11\x12\x34\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01"
+_LOOK = 0.01  # seconds between two looks at what the server has
 
 
 class KnotServer(Server):
@@ -53,10 +51,13 @@ class KnotServer(Server):
 
     domain = "shop.test"
     ttl = 1
-    _serial = 0
+    _serial = 1_000_000
 
-    def write(self, records: Sequence[str] = ()) -> None:
-        """Make `records`, lines of a zone file, all that the zone has; the server is told if it runs."""
+    def __init__(self, port: int, command: Sequence[str], folder: Path) -> None:
+        super().__init__(f"dns://127.0.0.1:{port}", command, folder, self.is_current)
+
+    async def write(self, records: Sequence[str] = ()) -> None:
+        """Make `records`, lines of a zone file, all that the zone has; if the server runs, it has when this returns."""
         self._serial += 1
         head = _HEAD.format(domain=self.domain, ttl=self.ttl, serial=self._serial)
         draft = self.folder / "draft"
@@ -64,6 +65,26 @@ class KnotServer(Server):
         draft.replace(self.folder / "zone")
         if self._process is not None:
             self._process.send_signal(signal.SIGHUP)
+            async with asyncio.timeout(self._patience):
+                while not await self.is_current():  # noqa: ASYNC110 - another process has no event of ours
+                    await asyncio.sleep(_LOOK)
+
+    async def is_current(self) -> bool:
+        """Tell whether it answers, and with what was written last."""
+        port = int(self.url.rpartition(":")[2])
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        try:
+            async with asyncio.timeout(1.0):
+                writer.write(_question(self.domain))
+                size = int.from_bytes(await reader.readexactly(2), "big")
+                return self._serial.to_bytes(4, "big") in await reader.readexactly(size)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            return False
+        finally:
+            writer.close()
 
 
 @asynccontextmanager
@@ -82,9 +103,8 @@ async def knot_server(port: int | None = None) -> AsyncIterator[KnotServer]:
         folder = Path(name)
         config = folder / "knot.conf"
         config.write_text(_CONFIG.format(port=port, folder=folder, domain=KnotServer.domain))
-        command = [found, "-c", str(config)]
-        server = KnotServer(f"dns://127.0.0.1:{port}", command, folder, partial(_answers, port))
-        server.write()
+        server = KnotServer(port, [found, "-c", str(config)], folder)
+        await server.write()
         try:
             await server.start()
             yield server
@@ -92,16 +112,8 @@ async def knot_server(port: int | None = None) -> AsyncIterator[KnotServer]:
             await server.stop()
 
 
-async def _answers(port: int) -> bool:
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    try:
-        async with asyncio.timeout(1.0):
-            writer.write(_QUERY)
-            return (await reader.readexactly(4))[2:] == _QUERY[2:4]
-    except (OSError, TimeoutError, asyncio.IncompleteReadError):
-        return False
-    finally:
-        writer.close()
+def _question(domain: str) -> bytes:
+    """Return a query for a zone's SOA, as it goes over TCP (RFC 1035 section 4)."""
+    name = b"".join(bytes([len(label)]) + label.encode() for label in domain.split(".")) + b"\x00"
+    query = b"\x12\x34\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00" + name + b"\x00\x06\x00\x01"
+    return len(query).to_bytes(2, "big") + query

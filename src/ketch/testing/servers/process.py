@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks whether it answers.
 _LOOK = 0.02
+
+#: Where servers listen; Linux gives 32768 and above to outgoing connections.
+_PORTS = (12_000, 32_000)
 
 
 class Server:
@@ -111,11 +115,16 @@ class Server:
 
 
 def free_port() -> int:
-    """Return a loopback TCP port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback TCP port that is free now.
+
+    It is below those that the kernel gives to outgoing connections: of these, one may take it before the server does.
+    """
+    for _ in range(100):
+        port = random.randrange(*_PORTS)  # noqa: S311 - so that processes don't choose the same, it hides nothing
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError(f"no port of {_PORTS} is free")
 
 
 def program(name: str, source: str, *places: str) -> str:

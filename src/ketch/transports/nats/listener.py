@@ -96,7 +96,7 @@ class NatsListener(transport.Listener):
     def _accept(self, there: str) -> None:
         if self._wires.closed or len(self._wires) >= _MOST:
             return  # whoever asked tries again elsewhere
-        wire = ServerWire(self._tuning, asyncio.get_running_loop(), self._routes, self._wires)
+        wire = ServerWire(self._tuning, asyncio.get_running_loop(), self._routes, {}, self._wires)
         pipe = Pipe(self._post, wire, there=there)
         self._post.send(there, b"", reply=pipe.here)
         pipe.begin()

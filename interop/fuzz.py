@@ -259,7 +259,7 @@ async def turns(count: int) -> None:
 async def server(chance: random.Random, tuning: Tuning) -> str:
     """Run one conversation of a client with our server."""
     handlers, wires = Handlers(), Wires()
-    wire = ServerWire(tuning, asyncio.get_running_loop(), handlers.routes, wires)
+    wire = ServerWire(tuning, asyncio.get_running_loop(), handlers.routes, {}, wires)
     socket = Socket(wire)
     wire.connection_made(socket)
     parts = spoil(Conversation(chance, client=True, streams=chance.choice([1, 3, 8])).frames, chance)

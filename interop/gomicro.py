@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import pytest_asyncio
+from consul import build
 from contract.greeter_ketch import Greeter, GreeterStub
 from contract.greeter_pb2 import CountRequest, FailRequest, Greeted, HelloReply, HelloRequest
 
@@ -27,6 +28,7 @@ from ketch import Service, StatusError, Topic, context
 from ketch.errors import Code, NotFound, PermissionDenied, ResourceExhausted, Unknown, status_error
 from ketch.settings import environment
 from ketch.testing.servers import etcd_server, nats_server, program, rabbitmq_server
+from ketch.testing.servers.consul import consul_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
@@ -144,6 +146,8 @@ async def running_go(binary: str, broker: dict[str, str], registry: str, address
         **broker,
         "MICRO_REGISTRY": registry,
         "MICRO_REGISTRY_ADDRESS": address,
+        "MICRO_REGISTER_TTL": "10",
+        "MICRO_REGISTER_INTERVAL": "2",
         "MICRO_SERVER_ADDRESS": "127.0.0.1:0",
     }
     process = await asyncio.create_subprocess_exec(
@@ -178,7 +182,7 @@ async def nats() -> AsyncIterator[Server]:
         yield server
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["nats", "etcd", "consul", "mdns"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["nats", "etcd", "consul"])
 async def registry(request: pytest.FixtureRequest, nats: Server) -> AsyncIterator[tuple[str, str]]:
     """Run a registry; yield its name and address."""
     name: str = request.param
@@ -187,8 +191,11 @@ async def registry(request: pytest.FixtureRequest, nats: Server) -> AsyncIterato
     elif name == "etcd":
         async with etcd_server() as server:
             yield name, server.url.partition("://")[2]
+    elif name == "consul":
+        async with consul_server(program=build()) as server:
+            yield name, server.url.partition("://")[2]
     else:
-        pytest.skip(f"{name}: not here yet")
+        yield name, ""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -436,35 +443,72 @@ async def test_what_stops_is_gone_for_the_other(both: Both, binary: str, registr
     assert (await both.go.do("hello", service=KETCH, name="Ada"))["text"]
 
 
-# Another broker.
+# Other brokers.
+
+
+@asynccontextmanager
+async def on_another(
+    binary: str, said: dict[str, str], broker: str
+) -> AsyncIterator[tuple[Go, Service, list[tuple[str, Greeted, dict[str, str]]]]]:
+    """Run both sides with etcd and another broker."""
+    heard: list[tuple[str, Greeted, dict[str, str]]] = []
+    async with etcd_server() as etcd:
+        address = etcd.url.partition("://")[2]
+        async with (
+            running_go(binary, said, "etcd", address) as go,
+            python(broker, f"etcd://{address}?format=go-micro", heard) as service,
+        ):
+            yield go, service, heard
+
+
+async def hear_each_other(go: Go, service: Service, heard: list[tuple[str, Greeted, dict[str, str]]]) -> None:
+    """Go publishes in two content types, then ketch."""
+    for content_type in ("", "application/json"):
+        name = f"Ada in {content_type}"
+        await go.do("publish", topic="greeted.by.go", name=name, number=7, content_type=content_type)
+
+        async def here(name: str = name) -> bool:
+            return ("all", Greeted(name=name, number=7)) in [one[:2] for one in heard]
+
+        await until(here)
+    publisher = await service.client.publisher(Topic("greeted.by.ketch", Greeted))
+    await publisher.publish(Greeted(name="Ada", number=8))
+
+    async def there() -> Any:
+        return [one for one in await go.do("heard") if (one["name"], one["number"]) == ("Ada", 8)]
+
+    assert await until(there)
 
 
 @pytest.mark.asyncio(loop_scope="function")
 async def test_go_and_ketch_hear_each_other_on_rabbitmq(binary: str) -> None:
     """As they are: both write what RabbitMQ has a place for. The exchange has to be the same."""
-    heard: list[tuple[str, Greeted, dict[str, str]]] = []
-    async with rabbitmq_server() as rabbitmq, etcd_server() as etcd:
-        address = etcd.url.partition("://")[2]
+    async with rabbitmq_server() as rabbitmq:
         said = {"INTEROP_RABBITMQ": rabbitmq.url.replace("rabbitmq://", "amqp://")}
-        async with (
-            running_go(binary, said, "etcd", address) as go,
-            python(rabbitmq.url, f"etcd://{address}?format=go-micro", heard) as service,
-        ):
-            for content_type in ("", "application/json"):
-                name = f"Ada in {content_type}"
-                await go.do("publish", topic="greeted.by.go", name=name, number=7, content_type=content_type)
+        async with on_another(binary, said, rabbitmq.url) as (go, service, heard):
+            await hear_each_other(go, service, heard)
 
-                async def here(name: str = name) -> bool:
-                    return ("all", Greeted(name=name, number=7)) in [one[:2] for one in heard]
 
-                await until(here)
-            publisher = await service.client.publisher(Topic("greeted.by.ketch", Greeted))
-            await publisher.publish(Greeted(name="Ada", number=8))
+@pytest.mark.asyncio(loop_scope="function")
+async def test_go_and_ketch_hear_each_other_on_go_micros_default_broker(binary: str) -> None:
+    """Its broker `http`, which finds subscribers in the registry; a queue is shared there, too."""
+    async with on_another(binary, {"MICRO_BROKER": "http"}, "http") as (go, service, heard):
+        await asyncio.sleep(1)  # both have a watch, which has yet to tell them of the other's subscriptions
+        await hear_each_other(go, service, heard)
+        publisher = await service.client.publisher(Topic("shared.by.ketch", Greeted))
+        numbers = range(1000, 1060)
+        for number in numbers:
+            await publisher.publish(Greeted(name="shared", number=number))
 
-            async def there() -> Any:
-                return [one for one in await go.do("heard") if (one["name"], one["number"]) == ("Ada", 8)]
+        async def all_of_them() -> Any:
+            there = [one["number"] for one in await go.do("heard") if one["number"] in numbers]
+            here = [event.number for _, event, _ in heard if event.number in numbers]
+            return (here, there) if len(here) + len(there) >= len(numbers) else None
 
-            assert await until(there)
+        here, there = await until(all_of_them)
+        assert sorted(here + there) == list(numbers)
+        assert here
+        assert there
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class Stream(ABC):
     Attributes:
         compress: Client: whether messages that follow are compressed; None as the transport is configured. True
             counts only if it was asked for when the stream was made. A server's is its request's.
-        ends: Server: whether the caller says when it sends no more; one that doesn't may have sent all there is.
+        ends: Server: whether the caller says when it has sent all there is.
     """
 
     compress: bool | None
@@ -199,9 +199,8 @@ class Channel(ABC):
         compressed, None as the transport is configured; a transport that doesn't compress ignores it.
 
         Raises:
-            StatusError: what the server answered; `Unreachable` when nothing of the call was looked at; `Unavailable`
-                when the connection is lost; `DeadlineExceeded` when `timeout` passes; `ResourceExhausted` when a
-                message is too large.
+            StatusError: what the server answered; `Unreachable` when it has looked at nothing; `Unavailable` when the
+                connection is lost; `DeadlineExceeded` after `timeout`; `ResourceExhausted` for too large a message.
         """
 
     @abstractmethod
@@ -248,8 +247,7 @@ class Transport(ABC):
     async def listen(self, address: str, routes: Mapping[str, Route]) -> Listener:
         """Serve `routes` (method -> route) on `host:port` (port 0: a free one) or `unix:/path`.
 
-        The mapping is read per call, so routes added later are served too. A method that isn't in it is
-        answered `Unimplemented`.
+        The mapping is read per call: routes may be added later. A method that isn't in it is `Unimplemented`.
 
         Raises:
             AddressUnavailable: it is taken, not ours, or not allowed.

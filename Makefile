@@ -19,7 +19,7 @@ $(VENV)/bin/python:
 $(STAMP): pyproject.toml constraints.txt examples/shippy/pyproject.toml | $(VENV)/bin/python
 	@echo "Installing ketch and shippy with their development tools …"
 	@$(PIP) install -c constraints.txt -U pip
-	@$(PIP) install -c constraints.txt --group dev -e '.[nats,rabbitmq,kafka,redis,mqtt,googlepubsub,sqs,nsq,stomp,generate,pydantic,testing]' -e 'examples/shippy[postgres]'
+	@$(PIP) install -c constraints.txt --group dev -e '.[nats,rabbitmq,kafka,redis,mqtt,googlepubsub,sqs,nsq,stomp,consul,dns,generate,pydantic,testing]' -e 'examples/shippy[postgres]'
 	@touch $@
 
 install: $(STAMP) ## Install into .venv

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .errors import ConfigurationError
 from .policy import CallPolicy, Policies
-from .settings import seconds, suggest
+from .settings import suggest
+from .values import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import foreign
+from . import foreign, values
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -40,62 +40,6 @@ class Setting:
         return "MICRO_" + self.name.upper()
 
 
-def seconds(text: str) -> float:
-    """Return the seconds of `2`, `2s`, `1.5s`, `500ms` or `1m`; go-micro writes durations so.
-
-    Raises:
-        ValueError: it isn't a time.
-    """
-    for suffix, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0)):
-        if text.endswith(suffix) and text[: -len(suffix)]:
-            return _positive(text[: -len(suffix)]) * factor
-    return _positive(text)
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise ValueError(text)
-    return number
-
-
-def _address(text: str) -> str:
-    """`host:port`, `[::1]:port`, `:port` for all of the host's addresses, as Go writes it, or `unix:/path`."""
-    _, colon, port = text.rpartition(":")
-    if not text.startswith("unix:") and not (colon and port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
-        raise ValueError(text)
-    return text
-
-
-_MAX_PORT = 65535
-
-
-def _labels(text: str) -> dict[str, str]:
-    """`zone=a,tier=gold`."""
-    pairs = [item.partition("=") for item in text.split(",") if item]
-    if any(not name or not equals for name, equals, _ in pairs):
-        raise ValueError(text)
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in ("on", "off", "true", "false", "1", "0"):
-        raise ValueError(text)
-    return text.lower() in ("on", "true", "1")
-
-
-#: go-micro's names for levels, where they differ.
-_GO_LEVELS = {"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}
-
-
-def _level(text: str) -> str:
-    level = text.upper()
-    level = _GO_LEVELS.get(level, level)
-    if level not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
-        raise ValueError(text)
-    return level
-
-
 KNOWN = (
     Setting("broker", "direct", "carries events: a plugin's name or URL, such as nats://127.0.0.1:4222"),
     Setting("broker_address", "", "where the broker is, host:port or a comma-separated list"),
@@ -109,11 +53,14 @@ KNOWN = (
     Setting("server_version", "latest", "the service's version"),
     Setting("server_id", "", "the instance's id; a fresh one if empty"),
     Setting(
-        "server_address", "127.0.0.1:0", "what to listen on: host:port (port 0: a free one) or unix:/path", _address
+        "server_address",
+        "127.0.0.1:0",
+        "what to listen on: host:port (port 0: a free one) or unix:/path",
+        values.address,
     ),
     Setting("server_advertise", "", "the address others are told, if not the one listened on"),
-    Setting("server_metadata", "", "labels of this instance: key=value,key=value", _labels),
-    Setting("server_reflection", "on", "whether gRPC tools are told what is served: on or off", _switch),
+    Setting("server_metadata", "", "labels of this instance: key=value,key=value", values.labels),
+    Setting("server_reflection", "on", "whether gRPC tools are told what is served: on or off", values.switch),
     Setting("server_tls_cert", "", "serve over TLS only: a PEM file with our certificate and those up to its root"),
     Setting("server_tls_key", "", "its private key, a PEM file without a passphrase"),
     Setting(
@@ -127,10 +74,10 @@ KNOWN = (
         "client_request_timeout",
         "5s",
         "how long a call may take unless its caller says otherwise; 0 for as long as it will",
-        seconds,
+        values.seconds,
     ),
-    Setting("shutdown_grace", "10s", "how long calls and handlers may go on after SIGTERM", seconds),
-    Setting("log_level", "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL", _level),
+    Setting("shutdown_grace", "10s", "how long calls and handlers may go on after SIGTERM", values.seconds),
+    Setting("log_level", "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL", values.level),
 )
 _BY_NAME = {setting.name: setting for setting in KNOWN}
 _ALIASES = {"GO_MICRO_BROKER": "broker"}

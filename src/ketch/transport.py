@@ -166,9 +166,8 @@ class Listener(ABC):
     async def stop(self, grace: float) -> None:
         """Take no new connection and no new call, and wait for the calls in hand, at most `grace` seconds.
 
-        Callers are told to go elsewhere; a call that a peer sends too late fails as `Unavailable` before any
-        handler saw it. What is left after `grace` is cancelled and answered `Unavailable`. Then all
-        connections are closed. Stopping twice is no error.
+        Callers are told to go elsewhere; a call that a peer sends too late fails as `Unavailable` before any handler
+        saw it. What is left after `grace` is cancelled and answered so. Stopping twice is no error.
         """
 
 
@@ -247,7 +246,7 @@ class Transport(ABC):
     async def listen(self, address: str, routes: Mapping[str, Route]) -> Listener:
         """Serve `routes` (method -> route) on `host:port` (port 0: a free one) or `unix:/path`.
 
-        The mapping is read per call: routes may be added later. A method that isn't in it is `Unimplemented`.
+        The mapping is read per call, so routes added later are served too; what isn't in it is `Unimplemented`.
 
         Raises:
             AddressUnavailable: it is taken, not ours, or not allowed.

@@ -122,7 +122,7 @@ async def test_garbage_of_others_is_told_once_and_skipped(address, caplog):
         with caplog.at_level(logging.WARNING, "ketch.registry"):
             async with aclosing(here.watch(USER.service)) as snapshots:
                 await until(snapshots, USER.id)
-        assert len([record for record in caplog.records if "is skipped" in record.message]) == 2
+        assert len([record for record in caplog.records if "is passed over" in record.message]) == 2
 
 
 @pytest.mark.parametrize("markers", [True, False], ids=["with notices of expiry", "without"])
@@ -171,6 +171,27 @@ async def test_a_wait_that_is_given_up_leaves_the_connection_as_it_was(address):
         network.heal()
         await round_trip(client, 5.0)
         await client.close()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=IDS)
+async def test_a_connection_that_the_driver_gives_up_is_made_anew(address, kind):
+    async with registry(kind.format(address)) as here, plain_client(address) as client:
+        await here.register(USER)
+        async with aclosing(here.watch(USER.service)) as snapshots:
+            await until(snapshots, USER.id)
+            for _ in range(2):
+                given_up = here._session._link._client
+                await given_up._send_command(b"PUB x 99999999\r\n")  # over the server's limit: the driver closes
+                await given_up._flush_pending()
+                async with asyncio.timeout(10):
+                    while here._session._link._client is given_up:  # noqa: ASYNC110 - nobody else would know
+                        await asyncio.sleep(0.02)
+                await here.register(OTHER)
+                await until(snapshots, USER.id, OTHER.id)
+                await here.deregister(OTHER)
+                await until(snapshots, USER.id)
+            await ask(client, "$SRV.PING.go_micro_srv_user.go_micro_srv_user-1")
+        assert not here.trouble
 
 
 @pytest.mark.parametrize("text", ["", "a.b", "größe 🐍", "=", "a/b", "..", "*.>", "x" * 300])

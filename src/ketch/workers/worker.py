@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ..lifecycle import Lifecycle
     from ..options import Options
     from ..service import Service
+
+log = logging.getLogger("ketch")
 
 #: Seconds between two reports.
 PERIOD: Final = 1.0
@@ -96,6 +99,7 @@ class _Worker:
             await asyncio.wait({failing, self._gone}, return_when=asyncio.FIRST_COMPLETED)
             if failing.done():
                 failing.result()
+            log.warning("%s: the supervisor has gone, stopping", self._options.name)
         finally:
             failing.cancel()
             await asyncio.gather(failing, return_exceptions=True)

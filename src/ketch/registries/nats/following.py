@@ -7,10 +7,10 @@ and in silence there are heartbeats; where either is missed the watch ends with 
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Final
 
 from ...errors import RegistryError
+from ..complaints import Complaints
 from ..record import decode
 from .keys import pattern
 
@@ -22,13 +22,8 @@ if TYPE_CHECKING:
     from .bucket import Bucket
     from .link import Link
 
-log = logging.getLogger("ketch.registry")
-
 #: Records of one watch; more are skipped.
 _MOST: Final = 200_000
-
-#: Keys whose garbage was told of.
-_TOLD: Final = 1000
 
 #: Overdue records that are asked for at a time.
 _AT_A_TIME: Final = 64
@@ -51,7 +46,7 @@ class Following:
         self._bucket = bucket
         self._ttl = ttl
         self._heartbeat = max(0.1, min(5.0, ttl / 5))
-        self._told: set[str] = set()
+        self._complaints = Complaints(link.access.location)
 
     async def follow(self, name: str | None) -> AsyncGenerator[tuple[Instance, ...], None]:
         """Yield what answers to `name`, as `Mirror` wants it.
@@ -62,7 +57,7 @@ class Following:
         deliver = self._link.inbox()
         ear = await self._link.hear(deliver)
         try:
-            view = _View(name, self._told)
+            view = _View(name, self._complaints)
             awaited = await self._bucket.consume(pattern(name), deliver, self._heartbeat)
             if not awaited:
                 yield ()
@@ -105,8 +100,10 @@ class Following:
         for key, sequence in view.overdue(now - 1.5 * self._ttl - 1.0):
             latest = await self._bucket.holds(key)
             if latest > view.newest:
-                raise RegistryError("the server has records that it didn't send")
-            if latest == sequence:
+                if key in view.awaited:
+                    raise RegistryError("the server has records that it didn't send")
+                view.awaited.add(key)  # it may be on its way; whoever is read next comes after it
+            elif latest == sequence:
                 view.touch(key, now)
             elif not latest:
                 gone = view.forget(key) or gone
@@ -120,14 +117,16 @@ class _View:
         sequence: of the consumer's latest message.
         newest: of the stream's.
         pending: messages that the server had still to send then.
+        awaited: keys of which the server has more than it has sent so far.
     """
 
-    def __init__(self, name: str | None, told: set[str]) -> None:
+    def __init__(self, name: str | None, complaints: Complaints) -> None:
         self.sequence = 0
         self.newest = 0
         self.pending = 1
+        self.awaited: set[str] = set()
         self._name = name
-        self._told = told
+        self._complaints = complaints
         self._records: dict[str, tuple[int, bytes, Instance | None]] = {}
         self._seen: dict[str, float] = {}  # in the order of their times
 
@@ -145,7 +144,7 @@ class _View:
             self._records[key] = (newest, body, known[2])
             return False
         if known is None and len(self._records) >= _MOST:
-            self._tell("", f"there are more than {_MOST} records, some aren't read")
+            self._complaints.make("a record", f"there are more than {_MOST}")
             return False
         instance = self._decode(key, body)
         self._records[key] = (newest, body, instance)
@@ -155,25 +154,22 @@ class _View:
         try:
             instance = decode(body)
         except RegistryError as error:
-            self._tell(key, f"{key[:200]} is skipped: {error}")
+            self._complaints.make(key, error)
             return None
         if self._name is not None and not instance.answers_to(self._name):
-            self._tell(key, f"{key[:200]} is skipped: its record is of {instance.service[:200]}")
+            self._complaints.make(key, f"its record is of {instance.service}")
             return None
         return instance
 
-    def _tell(self, key: str, what: str) -> None:
-        if key not in self._told and len(self._told) < _TOLD:
-            self._told.add(key)
-            log.warning("nats: %s", what)
-
     def touch(self, key: str, now: float) -> None:
         """Note that a record is there."""
+        self.awaited.discard(key)
         self._seen.pop(key, None)
         self._seen[key] = now
 
     def forget(self, key: str) -> bool:
         """Note that a record isn't there; tell whether that is news."""
+        self.awaited.discard(key)
         self._seen.pop(key, None)
         return self._records.pop(key, None) is not None
 

@@ -7,7 +7,8 @@ from random import uniform
 from typing import TYPE_CHECKING, Final
 
 from ...errors import RegistryError
-from .roll import Grumble, Roll
+from ..complaints import Complaints
+from .roll import Roll
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection
@@ -23,6 +24,9 @@ _LONGEST_FIRST: Final = 2.0
 
 #: Answers to one question that are asked for within the time to live of those who only speak when asked.
 _ROUNDS: Final = 3
+
+#: Bytes of garbage that it is known again by.
+_SHOWN: Final = 100
 
 _LONGEST_LIFE: Final = 86_400.0
 
@@ -45,7 +49,7 @@ class Hearsay:
         self._dialect = dialect
         self._ttl = ttl
         self._said: dict[str, Instance] = {}
-        self._grumble = Grumble()
+        self._complaints = Complaints(link.access.location)
 
     def forget(self) -> None:
         """Nothing is remembered of the server."""
@@ -132,7 +136,7 @@ class Hearsay:
             try:
                 heard = self._dialect.read(subject, b"" if headers is None else headers.raw, body)
             except RegistryError as error:
-                self._grumble.about(subject, error)
+                self._complaints.make(body[:_SHOWN], error)
                 continue
             for news in heard:
                 if news.gone:

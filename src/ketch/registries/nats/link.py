@@ -54,7 +54,7 @@ class Link:
     def __init__(self, access: Access, alive: float) -> None:
         self.access = access
         self._alive = alive
-        self.back: Callable[[], object] = int  # it does nothing
+        self.back: Callable[[], object] = int  # which does nothing
         self._client: Client | None = None
         self._connected = asyncio.Event()
         self._closing = False
@@ -277,6 +277,9 @@ class Link:
             return
         self._connected.clear()
         self._lose(self.why or "the server has ended the connection")
+        self._sinks.clear()
+        while self._ears:
+            self._ears.pop().sids.clear()  # another client counts its subscriptions from 1 again
         self._mending = asyncio.create_task(self._mend(), name=f"ketch reconnects to {self.access.location}")
 
     async def _mend(self) -> None:
@@ -286,15 +289,12 @@ class Link:
                 client = await self._connect()
                 self._client = client
                 for subject, (sink, _) in list(self._lasting.items()):
-                    self._lasting[subject] = sink, await self._subscribe(client, subject, sink)
+                    await self.answer(subject, sink)
             except RegistryError as error:
                 self.why = str(error)
+                await disconnect(self._client)
                 await asyncio.sleep(uniform(pause / 2, pause))  # noqa: S311 - spreading needs no secret
                 pause = min(2 * pause, _LONGEST_WAIT)
             else:
                 self.back()
                 return
-
-
-def _nothing() -> None:
-    """Nobody wants to know."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,7 @@ class Responder:
         self._link = link
         self._ttl = ttl
         self._stats = stats
+        self._changing = asyncio.Lock()
         self._subjects: dict[str, tuple[str, ...]] = {}
         self._asked: dict[str, dict[str, Description]] = {f"{PREFIX}.{verb}": {} for verb in VERBS}
 
@@ -54,25 +56,33 @@ class Responder:
         Raises:
             RegistryError: the server is away.
         """
+        async with self._changing:
+            await self._serve(instance)
+
+    async def _serve(self, instance: Instance) -> None:
         described = Description(instance, self._ttl, datetime.now(UTC).isoformat().replace("+00:00", "Z"))
         subjects = _subjects(described, instance)
         before = self._subjects.get(instance.id, ())
         self._subjects[instance.id] = subjects
         for subject in subjects:
             if subject not in self._asked:
-                self._asked[subject] = {}
                 await self._link.answer(subject, self._take)
+                self._asked[subject] = {}
             self._asked[subject][instance.id] = described
         await self._leave(instance.id, set(before).difference(subjects))
 
     async def retire(self, instance: Instance) -> None:
         """Answer for an instance no more."""
-        await self._leave(instance.id, self._subjects.pop(instance.id, ()))
+        async with self._changing:
+            await self._leave(instance.id, self._subjects.pop(instance.id, ()))
 
     async def _leave(self, id_: str, subjects: tuple[str, ...] | set[str]) -> None:
         for subject in subjects:
-            self._asked[subject].pop(id_, None)
-            if not self._asked[subject] and subject.count(".") > 1:
+            served = self._asked.get(subject)
+            if served is None:
+                continue  # the server was away when it was to be heard
+            served.pop(id_, None)
+            if not served and subject.count(".") > 1:
                 del self._asked[subject]
                 await self._link.leave(subject)
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from ...registry import Instance
 
-log = logging.getLogger("ketch.registry")
-
 #: Instances that one watch knows; more are skipped.
 _MOST: Final = 200_000
-
-#: Things that were told of once.
-_TOLD: Final = 1000
 
 
 class Roll:
@@ -57,16 +51,3 @@ class Roll:
     def snapshot(self) -> tuple[Instance, ...]:
         """Return the instances that are known."""
         return tuple(instance for instance, _ in self._known.values())
-
-
-class Grumble:
-    """Logs each kind of garbage once."""
-
-    def __init__(self) -> None:
-        self._told: set[str] = set()
-
-    def about(self, who: str, what: object) -> None:
-        """Say that something is skipped."""
-        if who not in self._told and len(self._told) < _TOLD:
-            self._told.add(who)
-            log.warning("nats: %s is skipped: %s", who[:200], what)

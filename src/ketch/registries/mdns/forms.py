@@ -60,9 +60,10 @@ class Form(ABC):
     def read(self, records: tuple[Record, ...]) -> Mapping[Name, tuple[Instance | None, int]]:
         """Return the instances told of, by label, with seconds to live; None for one that leaves."""
 
-    def concerns(self, question: Question, told: tuple[Record, ...]) -> bool:
-        """Tell whether an instance's records answer a question."""
-        return any(one.name == question.name and question.kind in (one.kind, ANY) for one in told)
+    def answer(self, question: Question, told: tuple[Record, ...]) -> tuple[Record, ...]:
+        """Return those of an instance's records that answer a question, and what belongs to them; none for another's."""
+        asked = any(one.name == question.name and question.kind in (one.kind, ANY) for one in told)
+        return told if asked else ()
 
 
 class DnsSd(Form):

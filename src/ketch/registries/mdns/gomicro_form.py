@@ -85,6 +85,12 @@ class GoMicro(Form):
         named = [Question((*name(one), *self._domain), PTR) for one in wanted if one]
         return [Question(self._list, PTR), *named]
 
+    def answer(self, question: Question, told: tuple[Record, ...]) -> tuple[Record, ...]:
+        """Keep a service and its place in the list apart: its clients take all that comes for what they asked for."""
+        answer = super().answer(question, told)
+        listed = question.name == self._list
+        return tuple(one for one in answer if (one.name[-len(self._list) :] == self._list) is listed)
+
     def listed(self, records: tuple[Record, ...]) -> set[str]:
         """Return the services that a list names."""
         return {

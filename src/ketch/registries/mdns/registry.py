@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from ...errors import ConfigurationError, NotRunning, RegistryError
 from ...registry import Instance, Registry
 from ..feed import Feed
+from .answering import BURST, Answering
 from .cache import Cache
 from .ether import PORT, Ether
 from .forms import DnsSd, Form
 from .gomicro_form import GoMicro
-from .packet import PTR, Packet, Question, decode, encode
+from .packet import Packet, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine
@@ -32,12 +33,8 @@ _OPTIONS: Final = ("interface", "port", "ttl", "domain", "format")
 #: Seconds between the questions of somebody who begins to watch, and until the first snapshot.
 _ASKING: Final = (0.0, 0.1, 0.4)
 _FIRST: Final = 0.25
-#: An answer that others may give as well waits for so long (RFC 6762 section 6), in seconds.
-_JITTER: Final = (0.02, 0.12)
 #: Seconds between two tries to have sockets again.
 _RETRY: Final = 1.0
-#: Announcements that are sent in one go: sockets' buffers are small.
-_BURST: Final = 20
 #: Services of a list that are asked for.
 _LISTED: Final = 10_000
 
@@ -59,7 +56,7 @@ class MdnsRegistry(Registry):
         self._form = form
         self._ttl = ttl
         self._ether = Ether(interface, port, self._take, self._failed)
-        self._port = port
+        self._answering = Answering(form, self._ether, port, ttl)
         self._feed: Feed | None = None
         self._cache: Cache
         self._held: dict[str, Instance] = {}
@@ -180,7 +177,7 @@ class MdnsRegistry(Registry):
             if self._trouble and not await self._mend():
                 continue
             for number, instance in enumerate(list(self._held.values())):
-                if number % _BURST == _BURST - 1:
+                if number % BURST == BURST - 1:
                     await asyncio.sleep(0.01)
                 if self._held.get(instance.id) is instance:
                     self._announce(instance)
@@ -204,9 +201,9 @@ class MdnsRegistry(Registry):
             self._ask([name])
 
     def _ask(self, names: list[str | None]) -> None:
-        for at in range(0, len(names), _BURST):
+        for at in range(0, len(names), BURST):
             try:
-                packet = encode(Packet(tuple(self._form.ask(names[at : at + _BURST]))))
+                packet = encode(Packet(tuple(self._form.ask(names[at : at + BURST]))))
             except RegistryError:
                 continue  # a name that no DNS carries is nobody's
             self._ether.send(packet, ask=self._form.polls)
@@ -220,8 +217,8 @@ class MdnsRegistry(Registry):
             packet = decode(data)
             if packet.response:
                 self._learn(packet.records)
-            else:
-                self._answer(packet, source)
+            elif self._held and (answers := self._answering.find(packet, self._held.values())):
+                self._spawn(self._answering.give(answers, packet, source))
         except RegistryError as error:
             if not self._complained:
                 self._complained = True
@@ -238,34 +235,6 @@ class MdnsRegistry(Registry):
             if new and len(self._listed) < _LISTED:
                 self._listed |= new
                 self._ask(list(new))
-
-    def _answer(self, packet: Packet, source: tuple[str, int]) -> None:
-        if not self._held:
-            return
-        known = {one.data for one in packet.records if one.kind == PTR and one.ttl >= self._ttl / 2}
-        asked = packet.questions
-        answers: list[tuple[Record, ...]] = []
-        for instance in self._held.values():
-            told = self._form.tell(instance, max(1, round(self._ttl)))
-            if self._form.label(instance) in known:
-                continue
-            if any(self._form.concerns(question, told) for question in asked):
-                answers.append(told)
-        if answers:
-            self._spawn(self._reply(answers, packet, source))
-
-    async def _reply(self, answers: list[tuple[Record, ...]], packet: Packet, source: tuple[str, int]) -> None:
-        plainly = source[1] != self._port or any(question.unicast for question in packet.questions)
-        if not plainly:
-            await asyncio.sleep(uniform(*_JITTER))  # noqa: S311 - spreading needs no secret
-        asked: tuple[Question, ...] = packet.questions if plainly else ()
-        for number, told in enumerate(answers):
-            if number % _BURST == _BURST - 1:
-                await asyncio.sleep(0.005)
-            if plainly:
-                self._ether.answer(encode(Packet(asked, told, response=True, id=packet.id)), source)
-            else:
-                self._ether.send(encode(Packet((), told, response=True)))
 
     def _wanted(self, instance: Instance) -> bool:
         return None in self._watched or any(name is not None and instance.answers_to(name) for name in self._watched)

@@ -25,6 +25,7 @@ from conversations import Conversation, cut, spoil
 
 from ketch.errors import StatusError
 from ketch.grpc.client import ClientWire
+from ketch.grpc.gomicro import short_paths
 from ketch.grpc.server import ServerWire, Wires
 from ketch.grpc.tuning import Tuning
 from ketch.http2 import frames
@@ -259,7 +260,7 @@ async def turns(count: int) -> None:
 async def server(chance: random.Random, tuning: Tuning) -> str:
     """Run one conversation of a client with our server."""
     handlers, wires = Handlers(), Wires()
-    wire = ServerWire(tuning, asyncio.get_running_loop(), handlers.routes, {}, wires)
+    wire = ServerWire(tuning, asyncio.get_running_loop(), handlers.routes, short_paths(handlers.routes), wires)
     socket = Socket(wire)
     wire.connection_made(socket)
     parts = spoil(Conversation(chance, client=True, streams=chance.choice([1, 3, 8])).frames, chance)

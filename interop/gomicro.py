@@ -26,6 +26,7 @@ from contract.greeter_pb2 import CountRequest, FailRequest, Greeted, HelloReply,
 
 from ketch import Service, StatusError, Topic, context
 from ketch.errors import Code, NotFound, PermissionDenied, ResourceExhausted, Unknown, status_error
+from ketch.plugins import Plugins
 from ketch.settings import environment
 from ketch.testing.servers import etcd_server, nats_server, program, rabbitmq_server
 from ketch.testing.servers.consul import consul_server
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Seconds for anything to happen.
 PATIENCE: Final = 10.0
+#: The registries that both know, as far as they are there.
+REGISTRIES: Final = [name for name in ("nats", "etcd", "consul", "mdns") if name in Plugins().names("Registry")]
 GO: Final = "go.greeter"
 KETCH: Final = "ketch.greeter"
 
@@ -182,7 +185,7 @@ async def nats() -> AsyncIterator[Server]:
         yield server
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["nats", "etcd", "consul"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=REGISTRIES)
 async def registry(request: pytest.FixtureRequest, nats: Server) -> AsyncIterator[tuple[str, str]]:
     """Run a registry; yield its name and address."""
     name: str = request.param

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import values
+from . import foreign, values
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -82,51 +82,6 @@ KNOWN = (
 _BY_NAME = {setting.name: setting for setting in KNOWN}
 _ALIASES = {"GO_MICRO_BROKER": "broker"}
 
-#: Variables of go-micro that mean nothing here but may well be set where both run; a service that finds one says so.
-_FOREIGN = frozenset(
-    "MICRO_" + name
-    for name in [
-        "CLIENT",
-        "SERVER",
-        "CLIENT_RETRIES",
-        "CLIENT_POOL_SIZE",
-        "CLIENT_POOL_TTL",
-        "REGISTER_TTL",
-        "REGISTER_INTERVAL",
-        "STORE",
-        "STORE_ADDRESS",
-        "STORE_DATABASE",
-        "STORE_TABLE",
-        "TRACER",
-        "TRACER_ADDRESS",
-        "AUTH",
-        "AUTH_ID",
-        "AUTH_SECRET",
-        "AUTH_NAMESPACE",
-        "AUTH_PUBLIC_KEY",
-        "AUTH_PRIVATE_KEY",
-        "AUTH_TOKEN",
-        "CONFIG",
-        "PROFILE",
-        "DEBUG_PROFILE",
-        "GENAI",
-        "GENAI_KEY",
-        "GENAI_MODEL",
-        "PROXY",
-        "NETWORK",
-        "NETWORK_ADDRESS",
-        "TLS_INSECURE",
-        "TLS_SECURE",
-        "NATS_ADDRESS",
-        "ENV",
-        "API_ADDRESS",
-        "MCP_ADDRESS",
-    ]
-)
-#: Those of them that ask for what is so anyway.
-_AGREED = {"MICRO_CLIENT": "grpc", "MICRO_SERVER": "grpc"}
-
-
 #: Variables that a broker's own tools and clients go by, and the part of its URL that they fill in where that says
 #: nothing: plugin, part, variables in order.
 CONVENTIONAL = (
@@ -175,9 +130,8 @@ def read(argv: Sequence[str] | argparse.Namespace | None = None, environ: Mappin
         except ValueError:
             raise ConfigurationError(f"{where}: {text!r} is no valid {setting.name}: {setting.help}") from None
     beaten = {s.name: text for s in KNOWN if sources[s.name] == s.flag and (text := _find_variable(s, environ)[0])}
-    unheeded = tuple(sorted(name for name in _FOREIGN if environ.get(name, "") not in ("", _AGREED.get(name))))
     runtime = environ.get("XDG_RUNTIME_DIR", "")
-    return Settings(values, sources, runtime, beaten, _find_conventional(environ), unheeded)
+    return Settings(values, sources, runtime, beaten, _find_conventional(environ), foreign.unheeded(environ))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -244,7 +198,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 def _check_names(environ: Mapping[str, str]) -> None:
     known = {setting.variable for setting in KNOWN} | set(_ALIASES)
     for name in environ:
-        if name.startswith("MICRO_") and name not in known and name not in _FOREIGN and (hint := suggest(name, known)):
+        if (
+            name.startswith("MICRO_")
+            and name not in known
+            and name not in foreign.NAMES
+            and (hint := suggest(name, known))
+        ):
             raise ConfigurationError(f"unknown variable {name}{hint}")
 
 

@@ -82,7 +82,7 @@ class Stream(ABC):
     Attributes:
         compress: Client: whether messages that follow are compressed; None as the transport is configured. True
             counts only if it was asked for when the stream was made. A server's is its request's.
-        ends: Server: whether the caller says when it sends no more; one that doesn't may have sent all there is.
+        ends: Server: whether the caller says when it has sent all there is.
     """
 
     compress: bool | None
@@ -198,9 +198,8 @@ class Channel(ABC):
         compressed, None as the transport is configured; a transport that doesn't compress ignores it.
 
         Raises:
-            StatusError: what the server answered; `Unreachable` when nothing of the call was looked at; `Unavailable`
-                when the connection is lost; `DeadlineExceeded` when `timeout` passes; `ResourceExhausted` when a
-                message is too large.
+            StatusError: what the server answered; `Unreachable` when it has looked at nothing; `Unavailable` when the
+                connection is lost; `DeadlineExceeded` after `timeout`; `ResourceExhausted` for too large a message.
         """
 
     @abstractmethod

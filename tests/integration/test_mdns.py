@@ -152,6 +152,14 @@ async def test_both_forms_find_by_name_by_contract_and_all(make):
                     assert (seen.contracts, seen.metadata["zone"]) == (USER.contracts, "a")
 
 
+async def test_a_contract_is_found_by_who_has_asked_for_its_service_before(make):
+    async with make(format="go-micro") as registry:
+        await registry.register(USER)
+        for wanted in (USER.service, *USER.contracts):
+            async with aclosing(registry.watch(wanted)) as snapshots:
+                assert [one.id for one in await anext(snapshots)] == ["user-1"]
+
+
 async def test_go_micros_form_carries_addresses_only(make):
     async with make(format="go-micro") as registry:
         with pytest.raises(RegistryError, match="IP address"):

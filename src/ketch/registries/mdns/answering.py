@@ -47,7 +47,7 @@ class Answering:
                 continue
             told = self._form.tell(instance, max(1, round(self._ttl)))
             answers = (self._form.answer(question, told) for question in packet.questions)
-            found += dict.fromkeys(answer for answer in answers if answer)
+            found += [answer for answer in dict.fromkeys(answers) if answer]
         return found
 
     async def give(self, answers: list[tuple[Record, ...]], packet: Packet, source: tuple[str, int]) -> None:

@@ -198,7 +198,7 @@ class MdnsRegistry(Registry):
     async def _ask_for(self, name: str | None) -> None:
         for pause in _ASKING:
             await asyncio.sleep(pause)
-            self._ask([name])
+            self._ask([name, *self._listed])  # what was listed for somebody else may answer to this name, too
 
     def _ask(self, names: list[str | None]) -> None:
         for at in range(0, len(names), BURST):

@@ -51,7 +51,7 @@ generate: $(STAMP) ## Write what is generated from .proto files
 
 bench: $(STAMP) ## Figures as ratios against peers that run beside us: start-up, calls, streams, links, connections, events
 	@$(PIP) install -c constraints.txt --group bench
-	@for what in startup rpc streams latency grpcio_fit connections hotspots events brokers endurance workers scale; do echo; echo "== $$what"; $(BIN)/python benchmarks/$$what.py || exit 1; done
+	@for what in startup rpc streams latency grpcio_fit connections hotspots events brokers endurance nats_transport workers scale; do echo; echo "== $$what"; $(BIN)/python benchmarks/$$what.py || exit 1; done
 	@echo; echo "== curves"; $(BIN)/python benchmarks/curves.py --picture docs/performance/curves.svg
 
 chaos: $(STAMP) ## Kill, freeze and restart instances for a minute under load; no idempotent call may fail

@@ -179,6 +179,41 @@ async def test_no_idempotent_call_fails_when_one_of_two_instances_is_killed(prog
         assert answers[-1] == "b"
 
 
+async def test_no_call_fails_when_one_of_two_instances_stops(common):
+    answers = []
+
+    async def call(stub):
+        for _ in range(150):
+            answers.append(await stub.who("x"))
+            await asyncio.sleep(0.001)
+
+    async with service("b", common), Client.from_env(environ={}, **common) as client:
+        stub = client.stub(StoreStub)
+        async with service("a", common):
+            calling = [asyncio.create_task(call(stub)) for _ in range(8)]
+            async with asyncio.timeout(20):
+                while set(answers) < {"a", "b"}:  # noqa: ASYNC110 - a test's wait
+                    await asyncio.sleep(0.01)
+        await asyncio.gather(*calling)
+    assert len(answers) == 1200
+    assert answers[-1] == "b"
+
+
+async def test_a_frozen_instance_is_left_out_where_each_has_its_own_subject(programs, common):
+    common = {**common, "transport": common["transport"] + "?address=instance"}
+    programs.flags[-1] = f"--transport={common['transport']}"
+    await programs.start("a")
+    await programs.start("b")
+    async with Client.from_env(environ={}, **common) as client:
+        await until_known(client, 2)
+        stub = client.stub(StoreStub, "store")
+        async with asyncio.timeout(20):
+            while {await stub.who("x") for _ in range(20)} < {"a", "b"}:
+                pass
+        programs.processes["a"].send_signal(signal.SIGSTOP)
+        assert {await stub.who("x") for _ in range(60)} == {"b"}
+
+
 async def test_a_stream_whose_server_is_killed_ends(programs, common):
     await programs.start("a")
     quick = {**common, "transport": common["transport"] + "?keepalive=0.2&keepalive_timeout=0.5"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from nats import errors
@@ -44,6 +45,7 @@ class Link:
         self._sinks: dict[int, Sink] = {}
         self._losses: set[Callable[[], None]] = set()
         self._trouble = ""
+        self._refusals: deque[str] = deque(maxlen=64)
         self._closing = False
 
     @property
@@ -119,15 +121,20 @@ class Link:
         """Have what comes on a subject handed to a sink; at return the server knows.
 
         Raises:
-            TransportError: the server doesn't answer.
+            TransportError: the server doesn't answer, or doesn't let us.
         """
         client = self._opened()
+        self._refusals.clear()
         try:
             driver = await client.subscribe(subject, queue=queue, cb=_unexpected)
             self._sinks[driver._id] = sink  # noqa: SLF001 - the id that messages come with
             await round_trip(client, self._config.timeout)
         except (errors.Error, TimeoutError, OSError, ValueError) as error:
             raise TransportError(f"{self.location}: can't listen on {subject}: {error}") from error
+        for refusal in self._refusals:
+            if f'"{subject.lower()}"' in refusal.lower():
+                await self.leave(driver)
+                raise TransportError(f"{self.location}: {refusal}; the user needs the permission to subscribe")
         return driver
 
     async def leave(self, *drivers: Subscription) -> None:
@@ -182,6 +189,9 @@ class Link:
         if self._client is None:
             if "authorization" not in self._trouble.lower():  # what comes after it is its consequence
                 self._trouble = str(error) or type(error).__name__
+        elif "permissions violation" in str(error).lower():
+            self._refusals.append(str(error))
+            log.error("nats: %s: %s", self.location, error)
         else:
             log.warning("nats: %s: %s", self.location, str(error) or type(error).__name__)
 

@@ -61,7 +61,7 @@ class Form(ABC):
         """Return the instances told of, by label, with seconds to live; None for one that leaves."""
 
     def answer(self, question: Question, told: tuple[Record, ...]) -> tuple[Record, ...]:
-        """Return those of an instance's records that answer a question, and what belongs to them; none for another's."""
+        """Return those of an instance's records that answer a question, and what belongs to them."""
         asked = any(one.name == question.name and question.kind in (one.kind, ANY) for one in told)
         return told if asked else ()
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import logging
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from ...errors import Cancelled, DeadlineExceeded, ResourceExhausted, StatusError, Unavailable, Unimplemented, Unknown
@@ -23,11 +24,14 @@ log = logging.getLogger("ketch.nats")
 
 #: Calls in hand; further ones are refused unseen.
 MOST: Final = 16_384
-#: Heads of requests that are remembered.
+#: Heads of requests that are remembered, and the bytes of one at most.
 _REMEMBERED: Final = 1024
-#: What NATS's limit for a message leaves to the headers of ours.
+_LONGEST_HEAD: Final = 4096
+#: What NATS's limit for a message leaves to the headers of ours, and what the first line takes of it.
 _SPARE: Final = 8192
-_TIMEOUT: Final = f"{TIMEOUT}: ".encode()
+_FIRST: Final = 64
+_TIMEOUT: Final = f"\r\n{TIMEOUT}: ".encode()
+_END: Final = b"\r\n\r\n"
 
 
 class Head:
@@ -39,7 +43,8 @@ class Head:
         self.method = headers.get(METHOD, "")
         self.content_type = headers.get(CONTENT_TYPE, "application/protobuf")
         own = {METHOD, CONTENT_TYPE, TIMEOUT}
-        self.metadata = {name: value for name, value in headers.items() if name not in own}
+        # Calls share it.
+        self.metadata = MappingProxyType({name: value for name, value in headers.items() if name not in own})
 
 
 class Call:
@@ -68,17 +73,23 @@ class Answering:
         calls: in hand, by the subject that their reply goes to.
     """
 
-    def __init__(self, post: Post, routes: Mapping[str, Route], limit: int) -> None:
+    def __init__(self, post: Post, routes: Mapping[str, Route], accepted: int, limit: int) -> None:
         self.calls: dict[str, Call] = {}
         self._post = post
         self._routes = routes
+        self._accepted = accepted
         self._limit = limit
         self._heads: dict[bytes, Head] = {}
         self._loop = asyncio.get_running_loop()
 
     def take(self, headers: RawHeaders, body: bytes, reply: str) -> None:
         """Handle a request in a task of its own, or say why not."""
+        if reply in self.calls:
+            return  # an answer could be meant for either; our callers never do it
         head, timeout = self._read(headers)
+        if len(body) > self._accepted:
+            self.refuse(reply, ResourceExhausted(f"a request of {len(body)} bytes, more than {self._accepted}"))
+            return
         route = self._routes.get(head.method)
         if route is None or route.unary is None:
             what = "isn't served here" if route is None else "takes or gives a stream, which needs a pipe"
@@ -116,17 +127,18 @@ class Answering:
         self._post.send(reply, b"", headers=said)
 
     def _read(self, headers: RawHeaders) -> tuple[Head, float | None]:
-        raw = headers.raw
-        at = raw.rfind(_TIMEOUT)
-        shared = raw if at < 0 else raw[:at]
+        shared, found, said = headers.raw.rpartition(_TIMEOUT)
+        digits = said.removesuffix(_END)
+        if not found or len(shared) > _LONGEST_HEAD or digits == said or not digits.isdigit():
+            # Only where nothing else follows the timeout does what precedes it tell the whole head.
+            return Head(headers), _seconds(headers.get(TIMEOUT, ""))
         head = self._heads.get(shared)
         if head is None:
             head = Head(headers)
             if len(self._heads) >= _REMEMBERED:
                 self._heads.clear()
             self._heads[shared] = head
-        said = raw[at + len(_TIMEOUT) :].strip() if at >= 0 else b""
-        return head, int(said) / 1000 if said.isdigit() and len(said) <= 12 else None  # noqa: PLR2004 - 30 years
+        return head, _seconds(digits.decode())
 
     async def _handle(self, call: Call, handler: UnaryHandler) -> None:
         request = call.request
@@ -153,6 +165,7 @@ class Answering:
             said = lines(request.sent_metadata or {}, HEAD) + lines(request.sent_trailers or {}, TAIL)
         if len(body) > self._limit:
             raise ResourceExhausted(f"a reply of {len(body)} bytes, more than {self._limit}")
+        _check_headers(said, _SPARE)
         size = post.link.max_payload - _SPARE
         while len(body) > size:
             post.send(call.reply, body[:size], headers=f"{MORE}: 1\r\n".encode())
@@ -162,11 +175,22 @@ class Answering:
     def _fail(self, call: Call, error: StatusError) -> None:
         request = call.request
         try:
-            said = lines(request.sent_metadata or {}, HEAD)
+            said = _status(error) + lines(request.sent_metadata or {}, HEAD)
             said += lines({**(request.sent_trailers or {}), **error.metadata}, TAIL)
+            _check_headers(said, self._post.link.max_payload)
         except StatusError as broken:
-            error, said = broken, b""
-        self._post.send(call.reply, b"", headers=_status(error) + said)
+            said = _status(broken)
+        self._post.send(call.reply, b"", headers=said)
+
+
+def _check_headers(said: bytes, most: int) -> None:
+    # NATS cuts the connection of whoever sends more than it takes, and all calls with it.
+    if len(said) > most - _FIRST:
+        raise ResourceExhausted(f"metadata and details of {len(said)} bytes, more than {most - _FIRST}")
+
+
+def _seconds(said: str) -> float | None:
+    return int(said) / 1000 if said.isascii() and said.isdigit() and len(said) <= 12 else None  # noqa: PLR2004 - 30 years
 
 
 def _status(error: StatusError) -> bytes:

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from ...errors import Internal, ResourceExhausted, StatusError, Unreachable, status_error
 from ...grpc.metadata import NONE
-from .words import CONTENT_TYPE, DETAILS, HEAD, MESSAGE, METHOD, MORE, REFUSED, STATUS, TAIL, TIMEOUT, lines
+from .words import CONTENT_TYPE, DETAILS, HEAD, MESSAGE, METHOD, MORE, OWN, REFUSED, STATUS, TAIL, TIMEOUT, lines
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,6 +44,8 @@ class Writer:
             shared = f"{METHOD}: {method}\r\n{CONTENT_TYPE}: {content_type}\r\n".encode()
             self._shared[method, content_type] = shared
         own = lines(metadata) if metadata else b""
+        if b"ketch-" in own and any(name.startswith(OWN) for name in metadata or ()):
+            raise Internal(f"metadata whose name begins with {OWN} can't be sent: it is the transport's own")
         return b"%b%b%b: %d\r\n" % (shared, own, TIMEOUT.encode(), max(1, round(timeout * 1000)))
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: What NATS's limit for a message leaves to the headers of ours; larger requests go over a pipe, in pieces.
 _SPARE: Final = 16_384
+#: What the headers' first line takes of it.
+_FIRST: Final = 64
 
 
 class NatsChannel(Channel):
@@ -90,6 +92,8 @@ class NatsChannel(Channel):
         if len(body) > self._most:
             raise ResourceExhausted(f"a request of {len(body)} bytes, more than {self._most}")
         head = self._writer.head(method, content_type, metadata, timeout)
+        if len(head) > _SPARE - _FIRST:
+            raise ResourceExhausted(f"metadata of {len(head)} bytes, more than {_SPARE - _FIRST}")
         if not self._post.link.connected:
             raise Unreachable(f"{self._address}: the connection to NATS is lost")
         loop = asyncio.get_running_loop()

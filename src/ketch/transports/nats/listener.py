@@ -44,7 +44,8 @@ class NatsListener(transport.Listener):
         self._address = address
         self._subjects = subjects
         self._wires = Wires()
-        self._answering = Answering(post, routes, settings.tuning.max_send_size or settings.tuning.max_message_size)
+        most = settings.tuning.max_message_size
+        self._answering = Answering(post, routes, most, settings.tuning.max_send_size or most)
         self._taking: list[object] = []
         self._hearing: list[object] = []
         self._stopped: asyncio.Future[None] | None = None

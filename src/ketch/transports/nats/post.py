@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from ...errors import TransportError
 from ...nats.link import Link, publication
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     Taker: TypeAlias = Callable[[RawHeaders | None, bytes, bytes], None]
 
 log = logging.getLogger("ketch.nats")
+
+#: Bytes that the server must take in a message: headers have their share of it.
+_LEAST: Final = 65_536
 
 
 class Post:
@@ -45,8 +49,18 @@ class Post:
             return
         self.id = os.urandom(8).hex()
         self._numbers = itertools.count()
-        await self.link.open(f"ketch transport {self.id}")
-        await self.link.listen(f"ketch.inbox.{self.id}.*", self._take)
+        try:
+            await self.link.open(f"ketch transport {self.id}")
+            self._check_payload()
+            await self.link.listen(f"ketch.inbox.{self.id}.*", self._take)
+        except BaseException:
+            await self.close()
+            raise
+
+    def _check_payload(self) -> None:
+        most = self.link.max_payload
+        if most < _LEAST:
+            raise TransportError(f"{self.link.location}: its max_payload is {most} bytes; calls need {_LEAST} at least")
 
     async def close(self) -> None:
         """Disconnect. Closing twice is no error."""

@@ -91,5 +91,6 @@ class NatsTransport(Transport):
         try:
             await listener.open()
         except TransportError as error:
+            await listener.stop(0)
             raise AddressUnavailable(str(error)) from error
         return listener

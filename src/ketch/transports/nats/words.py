@@ -14,11 +14,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from ...grpc.metadata import fields
+from ...grpc.metadata import collect, fields
 
 if TYPE_CHECKING:
     from ...transport import Metadata
 
+#: What the names of the headers here begin with; no metadata's does.
+OWN: Final = "ketch-"
 METHOD: Final = "ketch-method"
 TIMEOUT: Final = "ketch-timeout"
 STATUS: Final = "ketch-status"
@@ -45,12 +47,12 @@ _LONGEST: Final = 4096
 
 
 def lines(metadata: Metadata, prefix: str = "") -> bytes:
-    """Return metadata as lines of headers.
+    """Return metadata as lines of headers, one for each name: of two equal names the reader takes the first.
 
     Raises:
         Internal: a name or value can't be sent.
     """
-    return b"".join(f"{prefix}{name}: {value}\r\n".encode() for name, value in fields(metadata))
+    return b"".join(f"{prefix}{name}: {value}\r\n".encode() for name, value in collect(fields(metadata)).items())
 
 
 def encoded(message: str) -> str:

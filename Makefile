@@ -30,12 +30,12 @@ demo: $(STAMP) ## A user is created, the e-mail goes out: three processes, no th
 user-service email-service user-cli consignment-service: $(STAMP) ## Run one program of the demo; data and key are kept in .demo
 	@$(MAKE) --no-print-directory -C examples/shippy $@
 
-servers: ## Install the servers that tests run and that no wheel carries: RabbitMQ, Mosquitto, ActiveMQ
+servers: ## Install the servers that tests run and that no wheel carries: RabbitMQ, Mosquitto, ActiveMQ, etcd, Knot
 	@tools/servers.sh --now
 
 test: $(STAMP) ## Run all tests, against real servers from wheels and, where they are installed, from apt
 	@tools/servers.sh
-	@$(BIN)/python -m pytest -n auto --dist loadgroup
+	@$(BIN)/python -m pytest -n $$((2 * $$(nproc))) --dist loadgroup  # most wait for a server's time to pass
 
 check: $(STAMP) ## Format, lint, types, layers, generated files
 	@$(BIN)/ruff format --check .

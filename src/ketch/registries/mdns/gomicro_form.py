@@ -83,7 +83,7 @@ class GoMicro(Form):
     def ask(self, wanted: Iterable[str | None]) -> list[Question]:
         """Return a question for each name, and for the list of services: a name may be a contract's."""
         named = [Question((*name(one), *self._domain), PTR) for one in wanted if one]
-        return [Question(self._list, PTR), *named]
+        return [*named, Question(self._list, PTR)]  # an instance answers the first that it can
 
     def answer(self, question: Question, told: tuple[Record, ...]) -> tuple[Record, ...]:
         """Keep a service and its place in the list apart: its clients take all that comes for what they asked for."""

@@ -198,11 +198,7 @@ class MdnsRegistry(Registry):
     async def _ask_for(self, name: str | None) -> None:
         for pause in _ASKING:
             await asyncio.sleep(pause)
-<<<<<<< HEAD
             self._ask([name, *self._listed])  # what was heard before for others was passed over
-=======
-            self._ask([name, *self._listed])  # what was listed for somebody else may answer to this name, too
->>>>>>> gomicro
 
     def _ask(self, names: list[str | None]) -> None:
         for at in range(0, len(names), BURST):

@@ -80,7 +80,7 @@ async def connect_ketch(url: str) -> Call:
 
     from ketch import Client
 
-    client = Client.from_env(registry="static://?ketch.bench.v1.Users=ketch.rpc.bench", transport=url)
+    client = Client.from_env(registry="static://?ketch.bench.v1.Users=ketch-rpc.bench", transport=url)
     await client.__aenter__()
     users = client.stub(UsersStub)
     return lambda: users.create(USER, timeout=10)

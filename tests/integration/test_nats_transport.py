@@ -11,7 +11,7 @@ from typing import ClassVar
 import nats
 import pytest
 
-from ketch import Client, NotFound, Service
+from ketch import Client, NotFound, Service, Topic
 from ketch.errors import TransportError, Unavailable, Unreachable
 from ketch.rpc import Cardinality, Method, Servicer, Stub
 from ketch.testing.servers import nats_server
@@ -139,7 +139,7 @@ async def test_nats_shares_calls_among_the_instances_of_a_service(common):
         stub = client.stub(StoreStub)
         counts = Counter([await stub.who("x") for _ in range(60)])
         assert set(counts) == {"a", "b"}
-        assert {one.instance.address for one in client.candidates("a.Store")} == {"ketch.rpc.store"}
+        assert {one.instance.address for one in client.candidates("a.Store")} == {"ketch-rpc.store"}
         with pytest.raises(NotFound, match="no such text"):
             await stub.who("nobody")
 
@@ -267,7 +267,7 @@ async def test_what_is_larger_than_a_message_may_be_is_sent_in_pieces(common):
 
 
 async def test_nobody_listening_is_said_at_once(common):
-    async with Client.from_env(environ={}, **{**common, "registry": "static://?store=ketch.rpc.store"}) as client:
+    async with Client.from_env(environ={}, **{**common, "registry": "static://?store=ketch-rpc.store"}) as client:
         with pytest.raises(Unreachable, match="nobody"):
             await client.stub(StoreStub, "store").who("x", timeout=30)
 
@@ -276,11 +276,11 @@ async def test_a_plain_client_of_nats_can_call(server, common):
     async with service("a", common):
         plain = await nats.connect(server.url)
         headers = {"ketch-method": "/a.Store/Who", "content-type": "application/json"}
-        reply = await plain.request("ketch.rpc.store", b'"x"', headers=headers, timeout=10)
+        reply = await plain.request("ketch-rpc.store", b'"x"', headers=headers, timeout=10)
         assert (reply.data, reply.headers) == (b'"a"', None)
-        refused = await plain.request("ketch.rpc.store", b'"nobody"', headers=headers, timeout=10)
+        refused = await plain.request("ketch-rpc.store", b'"nobody"', headers=headers, timeout=10)
         assert (refused.headers["ketch-status"], refused.headers["ketch-message"]) == ("5", "no such text")
-        unknown = await plain.request("ketch.rpc.store", b"", headers={"ketch-method": "/x/Y"}, timeout=10)
+        unknown = await plain.request("ketch-rpc.store", b"", headers={"ketch-method": "/x/Y"}, timeout=10)
         assert unknown.headers["ketch-status"] == "12"
         await plain.close()
 
@@ -297,11 +297,11 @@ async def test_garbage_on_its_subjects_does_no_harm(server, common, body):
         async def hear(message):
             heard.append(message.subject)
 
-        await plain.subscribe("ketch.inbox.>", cb=hear)
-        await plain.publish("ketch.rpc.store", body)
-        await plain.publish("ketch.rpc.store", body, reply="nowhere")
-        await plain.publish("ketch.rpc.store", body, reply="nowhere", headers={"ketch-pipe": "1"})
-        await plain.publish("ketch.cancel.rpc.store", body)
+        await plain.subscribe("ketch-inbox.>", cb=hear)
+        await plain.publish("ketch-rpc.store", body)
+        await plain.publish("ketch-rpc.store", body, reply="nowhere")
+        await plain.publish("ketch-rpc.store", body, reply="nowhere", headers={"ketch-pipe": "1"})
+        await plain.publish("ketch-cancel.rpc.store", body)
         await plain.flush()
         for _ in range(5):
             assert await stub.who("x") == "a"
@@ -310,6 +310,22 @@ async def test_garbage_on_its_subjects_does_no_harm(server, common, body):
         await plain.flush()
         assert await stub.who("x") == "a"
         await plain.close()
+
+
+async def test_calls_and_events_share_a_server_though_a_stream_keeps_all_of_ketchs_own_events(tmp_path):
+    """JetStream's stream for `ketch.dead` takes `ketch.>`: it must not answer calls."""
+    async with nats_server(jetstream=True) as server:
+        url = server.url.partition("://")[2]
+        common = {"registry": f"nats://{url}", "broker": f"jetstream://{url}", "transport": f"nats://{url}"}
+        made = service("a", common)
+
+        @made.subscribe(Topic("ketch.test", dict), delivery="at-least-once")
+        async def hear(event: dict) -> None:
+            """Take it."""
+
+        async with made, Client.from_env(environ={}, **common) as client:
+            assert await client.stub(StoreStub).who("x") == "a"
+            assert await anext(client.stub(StoreStub).count("x")) == "a"
 
 
 async def test_an_absent_server_is_said_clearly(tmp_path):

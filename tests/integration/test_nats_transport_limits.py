@@ -139,10 +139,10 @@ async def test_a_status_that_grpc_doesnt_know_is_unknown(server, served):
     async def answer(message):
         await plain.publish(message.reply, b"", headers={"ketch-status": "99"})
 
-    await plain.subscribe("ketch.rpc.odd", cb=answer)
+    await plain.subscribe("ketch-rpc.odd", cb=answer)
     await plain.flush()
     async with NatsTransport.from_url(Url.parse(server.url)) as transport:
-        channel = transport.connect("ketch.rpc.odd")
+        channel = transport.connect("ketch-rpc.odd")
         with pytest.raises(Unknown):
             await channel.unary(METHOD, b"", content_type=PROTOBUF, timeout=10)
         await channel.close()
@@ -152,7 +152,7 @@ async def test_a_status_that_grpc_doesnt_know_is_unknown(server, served):
 async def test_a_subject_that_nats_doesnt_let_us_listen_on_is_said_and_not_left_deaf():
     config = """
     authorization { users = [ { user: a, password: geheim, permissions: {
-      publish: ">", subscribe: { allow: ["ketch.inbox.>", "ketch.cancel.>", "_INBOX.>"] } } } ] }
+      publish: ">", subscribe: { allow: ["ketch-inbox.>", "ketch-cancel.>", "_INBOX.>"] } } } ] }
     """
     async with nats_server(config=config) as server:
         url = Url.parse(server.url.replace("nats://", "nats://a:geheim@"))
@@ -166,10 +166,10 @@ async def test_the_permissions_that_the_documentation_names_suffice():
     """For calls, streams, and what is given up: those of `docs/transports.md`."""
     config = """
     authorization { users = [
-      { user: s, password: s, permissions: { publish: "ketch.inbox.>", subscribe: ["ketch.rpc.store",
-        "ketch.instance.>", "ketch.cancel.rpc.store", "ketch.cancel.instance.>", "ketch.inbox.>"] } },
-      { user: c, password: c, permissions: { subscribe: "ketch.inbox.>", publish: ["ketch.rpc.store",
-        "ketch.instance.>", "ketch.cancel.>", "ketch.inbox.>"] } } ] }
+      { user: s, password: s, permissions: { publish: "ketch-inbox.>", subscribe: ["ketch-rpc.store",
+        "ketch-instance.>", "ketch-cancel.rpc.store", "ketch-cancel.instance.>", "ketch-inbox.>"] } },
+      { user: c, password: c, permissions: { subscribe: "ketch-inbox.>", publish: ["ketch-rpc.store",
+        "ketch-instance.>", "ketch-cancel.>", "ketch-inbox.>"] } } ] }
     """
     given_up, started = asyncio.Event(), asyncio.Event()
 

@@ -6,6 +6,8 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.message import DecodeError
+
 from .. import settings
 from ..codec import PROTOBUF
 from ..errors import StatusError, Unavailable
@@ -74,5 +76,7 @@ async def _ask(transport: Transport, service: str, address: str, timeout: float)
         return service or "-", address, Status(status).name, trouble or "-"
     except StatusError as error:
         return service or "-", address, error.code.name, error.message
+    except DecodeError as error:
+        return service or "-", address, Status.UNKNOWN.name, f"what answers there is no health service: {error}"
     finally:
         await channel.close()

@@ -52,7 +52,7 @@ class Post:
         try:
             await self.link.open(f"ketch transport {self.id}")
             self._check_payload()
-            await self.link.listen(f"ketch.inbox.{self.id}.*", self._take)
+            await self.link.listen(f"ketch-inbox.{self.id}.*", self._take)
         except BaseException:
             await self.close()
             raise
@@ -72,7 +72,7 @@ class Post:
         """Return a fresh subject, whose messages are handed to `taker` until `forget`."""
         number = f"{next(self._numbers):x}"
         self._takers[number] = taker
-        return f"ketch.inbox.{self.id}.{number}"
+        return f"ketch-inbox.{self.id}.{number}"
 
     def forget(self, subject: str) -> None:
         """Hand out no more of it."""

@@ -36,9 +36,9 @@ CONTENT_TYPE: Final = "content-type"
 PIPE: Final = "ketch-pipe"
 
 #: Where services are called, by name; where single instances are; where it is said which calls are wanted no more.
-SERVICES: Final = "ketch.rpc"
-INSTANCES: Final = "ketch.instance"
-CANCELS: Final = "ketch.cancel"
+SERVICES: Final = "ketch-rpc"
+INSTANCES: Final = "ketch-instance"
+CANCELS: Final = "ketch-cancel"
 #: The queue group of a service's instances.
 QUEUE: Final = "ketch"
 
@@ -68,4 +68,4 @@ def token(name: str) -> str:
 
 def cancels(subject: str) -> str:
     """Return the subject that says which calls to a subject are wanted no more."""
-    return f"{CANCELS}.{subject.removeprefix('ketch.')}"
+    return f"{CANCELS}.{subject.removeprefix('ketch-')}"

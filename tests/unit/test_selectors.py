@@ -79,16 +79,16 @@ def test_least_busy_keeps_what_is_in_hand_even():
 
 def test_the_calls_of_a_key_go_to_one_instance_whichever_client_makes_them():
     keys = [f"user-{n}" for n in range(200)]
-    one, other = consistent_hash(), consistent_hash()
-    assert [picked(one, CREW, key) for key in keys] == [picked(other, crew(5), key) for key in keys]
+    one, other, five = consistent_hash(), consistent_hash(), crew(5)
+    assert [picked(one, CREW, key) for key in keys] == [picked(other, five, key) for key in keys]
     assert {picked(one, CREW, key) for key in keys} == {"0", "1", "2", "3", "4"}
 
 
 def test_an_instance_that_comes_moves_only_its_own_share_of_the_keys():
     keys = [f"user-{n}" for n in range(5000)]
-    select = consistent_hash()
-    before = {key: picked(select, crew(9), key) for key in keys}
-    after = {key: picked(select, crew(10), key) for key in keys}
+    select, nine, ten = consistent_hash(), crew(9), crew(10)
+    before = {key: picked(select, nine, key) for key in keys}
+    after = {key: picked(select, ten, key) for key in keys}
     moved = [key for key in keys if before[key] != after[key]]
     assert {after[key] for key in moved} == {"9"}
     assert len(moved) < 2 * len(keys) / 10

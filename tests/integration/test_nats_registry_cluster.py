@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack, aclosing
 
+import nats
 import pytest
 import pytest_asyncio
 
@@ -14,7 +15,7 @@ from ketch.testing.servers.process import free_port
 from ketch.testing.servers.relay import relay
 from ketch.url import Url
 
-pytestmark = pytest.mark.xdist_group("nats-registry-cluster")
+pytestmark = [pytest.mark.xdist_group("nats-registry-cluster"), pytest.mark.timeout(180)]
 
 FIRST = Instance("svc", "svc-1", "127.0.0.1:5001")
 SECOND = Instance("svc", "svc-2", "127.0.0.1:5002")
@@ -58,14 +59,27 @@ class Cluster:
         self.addresses = [member.url.partition("://")[2] for member in members]
 
     async def ready(self):
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(50):
             while True:
                 try:
                     async with registry(*self.addresses) as one:
                         await one.register(Instance("ready", "ready-1", "h:1"))
+                    if await self._caught_up():
                         return
                 except RegistryError:
-                    await asyncio.sleep(0.2)
+                    pass
+                await asyncio.sleep(0.2)
+
+    async def _caught_up(self):
+        """Tell whether each member has all records: who restarts one before loses them with the next."""
+        client = await nats.connect([f"nats://{address}" for address in self.addresses])
+        try:
+            info = await client.jetstream().stream_info("KV_cluster")
+            return len(info.cluster.replicas) == 2 and all(one.current for one in info.cluster.replicas)
+        except nats.errors.Error:
+            return False
+        finally:
+            await client.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

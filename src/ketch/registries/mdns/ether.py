@@ -22,18 +22,20 @@ GROUP: Final = "224.0.0.251"
 PORT: Final = 5353
 #: Bytes that a socket may keep for us, as far as the system lets it.
 _BUFFER: Final = 4 * 1024 * 1024
+#: A question about nothing: whoever is in the group hears it, nobody answers.
+_NOTHING: Final = bytes(12)
 #: RFC 6762 section 11: so that a router never passes it on without lowering it.
 _HOPS: Final = 255
 
 
-class Ether(asyncio.DatagramProtocol):
+class Ether:
     """One interface's multicast group, and a port of our own for those who answer by unicast.
 
     Args:
         interface: its IPv4 address; "" for the one that multicast goes out of by default.
         port: 5353, but for tests.
         take: hears every packet from this network.
-        fail: hears why nothing can be sent.
+        fail: hears what is wrong: that nothing can be sent, or nothing is heard.
     """
 
     def __init__(self, interface: str, port: int, take: Take, fail: Callable[[str], None]) -> None:
@@ -43,6 +45,8 @@ class Ether(asyncio.DatagramProtocol):
         self._fail = fail
         self._group: asyncio.DatagramTransport | None = None
         self._own: asyncio.DatagramTransport | None = None
+        self._heard = True
+        self._broken = False
 
     @property
     def place(self) -> str:
@@ -57,14 +61,27 @@ class Ether(asyncio.DatagramProtocol):
         """
         loop = asyncio.get_running_loop()
         try:
-            self._group = await _endpoint(loop, self, _joined(self._interface, self._port))
-            self._own = await _endpoint(loop, self, _speaker(self._interface))
+            self._group = await _endpoint(loop, _Ear(self._hear, self._break), _joined(self._interface, self._port))
+            self._own = await _endpoint(loop, _Ear(self._hear_answer, self._break), _speaker(self._interface))
         except OSError as error:
             self.close()
             raise RegistryError(
                 f"mdns: no multicast on {self.place}: {error.strerror or error}; name an interface by its address: "
                 "mdns://?interface=192.168.1.7"
             ) from error
+        self._heard = True
+
+    def check(self) -> bool:
+        """Say nothing, aloud; return whether that could be done and whether the last one was heard here.
+
+        An interface that was made anew takes what is sent and gives nothing: the group was joined on the old one.
+        """
+        heard, self._heard = self._heard, False
+        self._broken = False
+        self.send(_NOTHING)
+        if not heard:
+            self._fail(f"nothing is heard from {self.place}, not even what is sent there")
+        return heard and not self._broken
 
     def close(self) -> None:
         """Leave it. Closing twice is no error."""
@@ -84,13 +101,29 @@ class Ether(asyncio.DatagramProtocol):
         if self._group is not None:
             self._group.sendto(data, to)
 
-    # asyncio.DatagramProtocol
+    def _hear(self, data: bytes, source: tuple[str, int]) -> None:
+        self._heard = True
+        self._take(data, source)  # no router passes this group on: whoever speaks here is on this network
+
+    def _hear_answer(self, data: bytes, source: tuple[str, int]) -> None:
+        if not ipaddress.ip_address(source[0]).is_global:  # anybody may send to a port
+            self._take(data, source)
+
+    def _break(self, reason: str) -> None:
+        self._broken = True
+        self._fail(f"nothing can be sent to {self.place}: {reason}")
+
+
+class _Ear(asyncio.DatagramProtocol):
+    """One socket's."""
+
+    def __init__(self, take: Take, fail: Callable[[str], None]) -> None:
+        self._take = take
+        self._fail = fail
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        """Take a packet from this network; others have no business here."""
-        source = ipaddress.ip_address(addr[0])
-        if not source.is_global:
-            self._take(data, (str(addr[0]), addr[1]))
+        """Take a packet."""
+        self._take(data, (str(addr[0]), addr[1]))
 
     def error_received(self, exc: Exception) -> None:
         """Hear that something could not be sent."""

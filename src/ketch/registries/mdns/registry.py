@@ -156,7 +156,7 @@ class MdnsRegistry(Registry):
 
     @property
     def trouble(self) -> str:
-        """Why nothing can be sent."""
+        """Why nothing can be sent, or is heard."""
         return self._trouble
 
     # what is said
@@ -174,7 +174,7 @@ class MdnsRegistry(Registry):
         """Announce what is registered, ask for what is watched, and have sockets: the work of a third of a lifetime."""
         while True:
             await asyncio.sleep(_RETRY if self._trouble else uniform(0.8, 1.0) * self._ttl / 3)  # noqa: S311 - spreading
-            if self._trouble and not await self._mend():
+            if not (await self._mend() if self._trouble else self._ether.check()):
                 continue
             for number, instance in enumerate(list(self._held.values())):
                 if number % BURST == BURST - 1:
@@ -189,6 +189,8 @@ class MdnsRegistry(Registry):
         try:
             await self._ether.open()
         except RegistryError:
+            return False
+        if not self._ether.check():
             return False
         self._trouble = ""
         log.info("mdns: %s is back", self.location)
@@ -243,10 +245,10 @@ class MdnsRegistry(Registry):
         if self._feed is not None:
             self._feed.publish(self._cache.instances)
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, trouble: str) -> None:
         if not self._trouble:
-            log.warning("mdns: nothing can be sent to %s: %s", self.location, reason)
-        self._trouble = f"nothing can be sent to {self.location}: {reason}"
+            log.warning("mdns: %s", trouble)
+        self._trouble = trouble
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

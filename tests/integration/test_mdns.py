@@ -10,7 +10,21 @@ import pytest
 
 from ketch.errors import ConfigurationError, RegistryError
 from ketch.registries.mdns import MdnsRegistry
-from ketch.registries.mdns.packet import ANY, PTR, SRV, TXT, Packet, Question, decode, encode, name
+from ketch.registries.mdns.cache import MOST_OF_ONE, Cache
+from ketch.registries.mdns.packet import (
+    ANY,
+    PTR,
+    SRV,
+    TXT,
+    A,
+    Packet,
+    Question,
+    Record,
+    Srv,
+    decode,
+    encode,
+    name,
+)
 from ketch.registry import Instance
 from ketch.url import Url
 
@@ -184,6 +198,97 @@ async def test_rubbish_in_the_group_does_no_harm(make, port):
             async for snapshot in snapshots:
                 if {"user-1", "user-2"} <= {instance.id for instance in snapshot}:
                     break
+
+
+async def test_an_instance_that_no_packet_carries_is_refused_and_the_others_stay(make):
+    wide = Instance("go.micro.srv.user", "wide", "127.0.0.1:1", contracts=tuple(f"a.B{n}" for n in range(600)))
+    async with make() as one, make() as other, aclosing(other.watch(USER.service)) as snapshots:
+        with pytest.raises(RegistryError, match="more than the 8952 that multicast DNS carries"):
+            await one.register(wide)
+        await one.register(USER)
+        await until(snapshots, "user-1")
+        assert not one.trouble
+
+
+async def test_an_instance_lives_as_long_as_its_own_registry_says(make):
+    """A watcher with a shorter time to live doesn't lose it between two renewals."""
+    async with make(ttl=12) as one, make(ttl=1) as other, aclosing(other.watch(USER.service)) as snapshots:
+        await one.register(USER)
+        await until(snapshots, "user-1")
+        change = asyncio.ensure_future(anext(snapshots))
+        done, _ = await asyncio.wait([change], timeout=2)
+        assert not done
+        change.cancel()
+        await asyncio.wait([change])
+
+
+async def test_a_short_life_is_over_in_time_beside_longer_ones():
+    emptied = asyncio.Event()
+    cache = Cache(lambda: emptied.set() if len(cache.instances) == 1 and cache.instances[0].id == "long" else None)
+    cache.keep(name("long"), Instance("a", "long", "127.0.0.1:1"), 600, "10.0.0.1", 100)
+    emptied.clear()
+    cache.keep(name("short"), Instance("a", "short", "127.0.0.1:1"), 0.1, "10.0.0.1", 100)
+    try:
+        await asyncio.wait_for(emptied.wait(), 5)
+    finally:
+        cache.close()
+
+
+async def test_one_peer_cannot_fill_the_memory_nor_crowd_out_the_others():
+    cache = Cache(lambda: None)
+    try:
+        for number in range(5000):
+            cache.keep(name(f"n{number}"), Instance("a", f"n{number}", "127.0.0.1:1"), 60, "10.0.0.1", 8000)
+        assert len(cache.instances) * 8000 <= MOST_OF_ONE
+        cache.keep(name("other"), Instance("a", "other", "127.0.0.1:1"), 60, "10.0.0.2", 8000)
+        assert any(one.id == "other" for one in cache.instances)
+        for number in range(5000):
+            cache.drop(name(f"n{number}"))
+        cache.keep(name("again"), Instance("a", "again", "127.0.0.1:1"), 60, "10.0.0.1", 8000)
+        assert {one.id for one in cache.instances} == {"other", "again"}
+    finally:
+        cache.close()
+
+
+async def test_many_who_ask_at_once_get_one_answer_by_multicast(make):
+    answers = []
+    answered = asyncio.Event()
+
+    def take(data, _):
+        packet = decode(data)
+        if packet.response:
+            answers.append(packet)
+            answered.set()
+
+    async with make(ttl=1000) as asker, make(ttl=1000) as one:
+        asker._ether._take = take
+        await one.register(USER)
+        async with asyncio.timeout(10):
+            await answered.wait()  # the announcement
+        answered.clear()
+        answers.clear()
+        question = encode(Packet((Question(name("_ketch._tcp.local"), PTR),)))
+        for _ in range(200):
+            asker._ether.send(question)
+        async with asyncio.timeout(10):
+            await answered.wait()
+        await asyncio.sleep(0.2)  # longer than any answer waits
+        assert len(answers) <= 5
+
+
+def test_what_is_written_is_read_back_with_names_that_share_their_ends():
+    label = name("user-1._ketch._tcp.local")
+    records = (
+        Record(label[1:], PTR, 9, label),
+        Record((b"_x", b"_sub", *label[1:]), PTR, 9, label),
+        Record(label, SRV, 9, Srv(5001, name("host.local")), flush=True),
+        Record(label, TXT, 9, (b"ketch=1", b"x" * 255), flush=True),
+        Record(name("host.local"), A, 9, "10.0.0.1"),
+    )
+    packet = Packet((Question(label[1:], PTR, unicast=True),), records, response=True, id=9)
+    data = encode(packet)
+    assert decode(data) == packet
+    assert data.count(b"_ketch") == 1
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -34,6 +34,12 @@ def ip(*words):
     return subprocess.run(("ip", *words), check=True, capture_output=True, text=True)
 
 
+def remove(*names):
+    """Remove namespaces; one that was never made is no error here."""
+    for name in names:
+        subprocess.run(("ip", "netns", "del", name), check=False, capture_output=True)
+
+
 @pytest.fixture(scope="module")
 def namespaces():
     name = f"ketch-{os.getpid()}"

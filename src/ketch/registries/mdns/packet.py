@@ -28,6 +28,10 @@ _QR: Final = 0x8000
 _OPCODE: Final = 0x7800
 _HEADER: Final = 12
 _LABEL, _NAME, _LABELS, _POINTER = 63, 255, 128, 0xC0
+#: The last place that a pointer reaches.
+_FARTHEST: Final = 0x3FFF
+#: Bytes of a packet, without the headers of IP and UDP (RFC 6762 section 17).
+LARGEST: Final = 9_000 - 48
 #: Questions and records of a packet that are read.
 _MOST: Final = 1000
 
@@ -90,30 +94,49 @@ def encode(packet: Packet) -> bytes:
     out = bytearray()
     for number in (packet.id, flags, counts[0], counts[1] + known, 0, 0):
         out += number.to_bytes(2)
+    places: dict[Name, int] = {}
     for question in packet.questions:
-        out += _name(question.name) + question.kind.to_bytes(2) + (_IN | _TOP * question.unicast).to_bytes(2)
+        _write_name(out, question.name, places)
+        out += question.kind.to_bytes(2) + (_IN | _TOP * question.unicast).to_bytes(2)
     for record in packet.records:
-        data = _data(record)
-        out += _name(record.name) + record.kind.to_bytes(2) + (_IN | _TOP * record.flush).to_bytes(2)
-        out += record.ttl.to_bytes(4) + len(data).to_bytes(2) + data
+        _write_name(out, record.name, places)
+        out += record.kind.to_bytes(2) + (_IN | _TOP * record.flush).to_bytes(2) + record.ttl.to_bytes(4)
+        size_at = len(out)
+        out += b"\0\0"
+        _write_data(out, record, places)
+        out[size_at : size_at + 2] = (len(out) - size_at - 2).to_bytes(2)
     return bytes(out)
 
 
-def _name(labels: Name) -> bytes:
+def _write_name(out: bytearray, labels: Name, places: dict[Name, int]) -> None:
+    """Write a name; what of its end was written before is pointed at (RFC 1035 section 4.1.4)."""
     if any(not 0 < len(label) <= _LABEL for label in labels) or sum(len(label) + 1 for label in labels) >= _NAME:
         raise RegistryError(f"{b'.'.join(labels)[:80]!r} is no name for DNS: 63 bytes a label, 255 in all")
-    return b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
+    for at, label in enumerate(labels):
+        place = places.get(labels[at:])
+        if place is not None:
+            out += (_POINTER << 8 | place).to_bytes(2)
+            return
+        if len(out) <= _FARTHEST:
+            places[labels[at:]] = len(out)
+        out.append(len(label))
+        out += label
+    out.append(0)
 
 
-def _data(record: Record) -> bytes:
+def _write_data(out: bytearray, record: Record, places: dict[Name, int]) -> None:
     data = record.data
     if isinstance(data, Srv):
-        return data.priority.to_bytes(2) + data.weight.to_bytes(2) + data.port.to_bytes(2) + _name(data.target)
-    if isinstance(data, str):
-        return ipaddress.ip_address(data).packed
-    if isinstance(data, bytes):
-        return data
-    return _name(data) if record.kind == PTR else _strings(data)
+        out += data.priority.to_bytes(2) + data.weight.to_bytes(2) + data.port.to_bytes(2)
+        _write_name(out, data.target, {})  # plain resolvers don't look for a pointer here (RFC 6762 section 18.14)
+    elif isinstance(data, str):
+        out += ipaddress.ip_address(data).packed
+    elif isinstance(data, bytes):
+        out += data
+    elif record.kind == PTR:
+        _write_name(out, data, places)
+    else:
+        out += _strings(data)
 
 
 def _strings(strings: tuple[bytes, ...]) -> bytes:

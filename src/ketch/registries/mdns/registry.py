@@ -18,7 +18,7 @@ from .cache import Cache
 from .ether import PORT, Ether
 from .forms import DnsSd, Form
 from .gomicro_form import GoMicro
-from .packet import Packet, decode, encode
+from .packet import LARGEST, Packet, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ketch.registry")
 
 _TTL: Final = 15.0
+_LONGEST: Final = 86_400.0
 _OPTIONS: Final = ("interface", "port", "ttl", "domain", "format")
 #: Seconds between the questions of somebody who begins to watch, and until the first snapshot.
 _ASKING: Final = (0.0, 0.1, 0.4)
@@ -81,7 +82,7 @@ class MdnsRegistry(Registry):
         except ValueError:
             raise ConfigurationError(f"mdns: interface is an IPv4 address of this host, not {interface!r}") from None
         port, ttl = url.number("port", float(PORT)), url.number("ttl", _TTL)
-        if port != int(port) or not 0 < port < 1 << 16 or not 1 <= ttl <= 86_400:  # noqa: PLR2004 - a day
+        if port != int(port) or not 0 < port < 1 << 16 or not 1 <= ttl <= _LONGEST:
             raise ConfigurationError("mdns: port is a UDP port, ttl is 1 to 86400 seconds")
         return cls(_form(url), interface=interface, port=int(port), ttl=ttl)
 
@@ -115,7 +116,7 @@ class MdnsRegistry(Registry):
     async def register(self, instance: Instance) -> None:
         """Announce an instance, now and as long as it is registered."""
         self._opened()
-        self._form.tell(instance, 1)  # what can't be told is refused before anything is changed
+        self._told(instance)  # what can't be told is refused before anything is changed
         before = self._held.get(instance.id)
         if before is not None and self._form.label(before) != self._form.label(instance):
             self._announce(before, leaving=True)
@@ -162,8 +163,17 @@ class MdnsRegistry(Registry):
     # what is said
 
     def _announce(self, instance: Instance, *, leaving: bool = False) -> None:
-        told = self._form.tell(instance, 0 if leaving else max(1, round(self._ttl)))
-        self._ether.send(encode(Packet((), told, response=True)))
+        self._ether.send(self._told(instance, leaving=leaving))
+
+    def _told(self, instance: Instance, *, leaving: bool = False) -> bytes:
+        records = self._form.tell(instance, 0 if leaving else max(1, round(self._ttl)))
+        told = encode(Packet((), records, response=True))
+        if len(told) > LARGEST:
+            raise RegistryError(
+                f"instance {instance.id!r}: its packet has {len(told)} bytes, more than the {LARGEST} that multicast "
+                "DNS carries; shorten its metadata, or give it fewer contracts"
+            )
+        return told
 
     async def _say_again(self, instance: Instance) -> None:
         await asyncio.sleep(0.25)
@@ -218,7 +228,7 @@ class MdnsRegistry(Registry):
         try:
             packet = decode(data)
             if packet.response:
-                self._learn(packet.records)
+                self._learn(packet.records, source[0], len(data))
             elif self._held and (answers := self._answering.find(packet, self._held.values())):
                 self._spawn(self._answering.give(answers, packet, source))
         except RegistryError as error:
@@ -226,10 +236,10 @@ class MdnsRegistry(Registry):
                 self._complained = True
                 log.warning("mdns: passed over what %s sent, and whatever follows of the kind: %s", source[0], error)
 
-    def _learn(self, records: tuple[Record, ...]) -> None:
+    def _learn(self, records: tuple[Record, ...], source: str, size: int) -> None:
         for label, (instance, ttl) in self._form.read(records).items():
             if instance is not None and self._wanted(instance):
-                self._cache.keep(label, instance, min(float(ttl), self._ttl))
+                self._cache.keep(label, instance, self._lifetime(ttl), source, size)
             else:
                 self._cache.drop(label)
         if isinstance(self._form, GoMicro) and self._watched:
@@ -237,6 +247,10 @@ class MdnsRegistry(Registry):
             if new and len(self._listed) < _LISTED:
                 self._listed |= new
                 self._ask(list(new))
+
+    def _lifetime(self, ttl: int) -> float:
+        """Return what the sender says, who renews in time; who is asked is asked in time for ours."""
+        return min(float(ttl), self._ttl if self._form.polls else _LONGEST)
 
     def _wanted(self, instance: Instance) -> bool:
         return None in self._watched or any(name is not None and instance.answers_to(name) for name in self._watched)

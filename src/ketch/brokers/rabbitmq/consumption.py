@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ketch.broker")
 
-#: Seconds after which silence is looked into.
+#: Seconds after which silence is looked into. After a channel was lost that is soon, for a server that has just crashed
+#: may take a consumer and forget it; then seldom.
+_FIRST_SILENCE: Final = 2.0
 _SILENCE: Final = 30.0
 
 
@@ -64,6 +66,7 @@ class Consumption:
         self._keeper: asyncio.Task[None] | None = None
         self._stopped = False
         self._trouble = ""
+        self._silence = _SILENCE
         #: Whether the consumer is ended for a change of the limit, and begins again when enough is settled.
         self.pausing = False
 
@@ -146,8 +149,10 @@ class Consumption:
         ends: tuple[asyncio.Future[Any], ...] = (channel.lost, channel.cancelled)
         while True:
             before = channel.taken
-            await asyncio.wait(ends, timeout=_SILENCE, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=self._silence, return_when=asyncio.FIRST_COMPLETED)
+            self._silence = min(2 * self._silence, _SILENCE)
             if channel.lost.done():
+                self._silence = _FIRST_SILENCE
                 return why(channel.lost.result())
             if channel.cancelled.done():
                 await channel.close(self._config.timeout)

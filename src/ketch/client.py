@@ -90,7 +90,12 @@ class Client(Caller):
             compress: whether requests are compressed, None as the transport is configured.
             policy: how its calls are made, over what `ketch.toml` and the client's `policies` say; make one and keep
                 it, for what is learnt of its calls goes by it.
+
+        Raises:
+            ConfigurationError: the policy says what can't be said for one stub.
         """
+        if policy is not None:
+            policy.check_narrow(f"the policy of a {contract.__name__}")
         options = CallOptions(wait_for_ready=wait_for_ready, compress=compress, policy=policy)
         return contract(self if options == USUAL else Optioned(self.unary, self.stream, options), service)
 

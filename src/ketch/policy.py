@@ -26,6 +26,8 @@ Hedge: TypeAlias = "float | Literal['auto', 'off']"
 class CallPolicy:
     """How calls are made. None leaves a field to the next more general policy.
 
+    `subset`, `connections`, `eject_after` and `eject_time` are said for a service, not for a method or a stub.
+
     Where to:
 
     Attributes:
@@ -60,7 +62,8 @@ class CallPolicy:
         eject_time: seconds that it is left alone at first, doubled each time up to 30; it comes back when it answers.
         breaker: share of the calls of a method failing for want of an answer at which further ones fail at once,
             while single ones try whether it is well again; 0 for never.
-        max_in_flight: unary calls of this client at a time; further ones wait. 0 for any number.
+        max_in_flight: unary calls of this client at a time, to the service, the contract or the method that this is
+            said for; further ones wait. 0 for any number.
         max_waiting: how many may wait; further ones fail as `ResourceExhausted`.
     """
 
@@ -103,6 +106,18 @@ class CallPolicy:
             if status not in Code.__members__:
                 raise ConfigurationError(f"retry_on: {status!r} is no status; there are {', '.join(Code.__members__)}")
         _check_split(self.split)
+
+    def check_narrow(self, whose: str) -> None:
+        """Check that nothing is said for a method, or for one stub, that all calls to a service share.
+
+        Raises:
+            ConfigurationError: it is.
+        """
+        for name in _SHARED:
+            if getattr(self, name) is not None:
+                raise ConfigurationError(
+                    f"{whose}: {name} can't differ between calls to one service; say it for the service"
+                )
 
     def over(self, general: CallPolicy) -> CallPolicy:
         """Return this policy, with what it leaves open as `general` has it."""
@@ -151,6 +166,10 @@ DEFAULT: Final = CallPolicy(
 )
 
 
+#: What is one for all calls to a service: its instances, and the connections to them.
+_SHARED: Final = ("subset", "connections", "eject_after", "eject_time")
+
+
 class Policies:
     """Policies by what they are for.
 
@@ -163,6 +182,8 @@ class Policies:
         for name, policy in self._named.items():
             if not isinstance(policy, CallPolicy):
                 raise ConfigurationError(f"policies: {name!r} has a {type(policy).__name__}, not a CallPolicy")
+            if "/" in name:
+                policy.check_narrow(name)
 
     def of(self, service: str, path: str = "", own: CallPolicy | None = None) -> CallPolicy:
         """Return the policy of a method, complete.
@@ -172,12 +193,21 @@ class Policies:
             path: `/contract/Method`; "" for the service as a whole.
             own: the stub's.
         """
-        method = path.removeprefix("/")
         policy = DEFAULT
-        for name in dict.fromkeys(("", service, method.partition("/")[0], method)):
-            if name in self._named:
-                policy = self._named[name].over(policy)
+        for name in self._names(service, path):
+            policy = self._named[name].over(policy)
         return policy if own is None else own.over(policy)
+
+    def sayer(self, field: str, service: str, path: str) -> str:
+        """Return which name's policy decides on a field of a method's; "" for that of all calls, or for the default."""
+        names = [name for name in self._names(service, path) if getattr(self._named[name], field) is not None]
+        return names[-1] if names else ""
+
+    def _names(self, service: str, path: str) -> list[str]:
+        """Return whose policies hold for a method, the most general first."""
+        method = path.removeprefix("/")
+        names = dict.fromkeys(("", service, method.partition("/")[0], method))
+        return [name for name in names if name in self._named]
 
     def over(self, general: Policies) -> Policies:
         """Return these policies, with what they leave open as `general` has it."""

@@ -61,7 +61,8 @@ class Pool:
             used = self._addresses()
             missing = {key for key in self._channels if key[0] not in used}
             for key in gone & missing:
-                await _close(self._channels.pop(key))
+                if key[0] not in self._addresses():  # it may have come back while another one was closed
+                    await _close(self._channels.pop(key))
             gone = missing
 
 

@@ -33,6 +33,9 @@ _LONGEST_PAUSE: Final = 1.0
 #: Trailing metadata in which a server says, in milliseconds, when to try again; negative for never (gRPC's A6).
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
 
+#: The longest time that a server may have a call wait, in seconds; more of it is taken for never.
+_LONGEST_PUSHBACK: Final = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
@@ -87,15 +90,12 @@ class Attempts:
         return None if self._timeout is None else max(0.0, self._timeout - (time.monotonic() - self._began))
 
     def rival(self) -> Candidate | None:
-        """Return a candidate that wasn't tried, and count it as tried; None where there is none.
+        """Return a candidate that wasn't tried, None where there is none.
 
         One whose channel leads to any of several instances may be tried again: another one may answer.
         """
         candidate = self._plan.choice.pick_but(self._tried, self._key)
-        if candidate is None:
-            return next((one for one in self._tried if one.channel.shared), None)
-        self._tried.add(candidate)
-        return candidate
+        return candidate or next((one for one in self._tried if one.channel.shared), None)
 
     def tried(self, candidate: Candidate) -> None:
         """Count a candidate as tried."""
@@ -178,9 +178,9 @@ class Attempts:
         if told is not None:
             try:
                 seconds = int(told) / 1000
-            except ValueError:
+            except (ValueError, OverflowError):
                 seconds = -1.0
-            if seconds < 0:
+            if not 0 <= seconds <= _LONGEST_PUSHBACK:
                 raise error
         left = self.left()
         if left is not None and seconds >= left:

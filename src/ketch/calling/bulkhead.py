@@ -1,4 +1,4 @@
-"""Bulkhead: calls to one service at a time, so that one that hangs doesn't take all of a client with it."""
+"""Bulkhead: so many calls at a time, so that one that hangs doesn't take all of a client with it."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from .unary import GAIN, UnaryCall
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from ..context import ReplyMetadata
     from ..conversation import Opened
     from ..options import Options
     from ..rpc import Metadata
@@ -66,6 +67,8 @@ class Calling:
         if left is not None:
             # A handler's own deadline bounds the calls it makes: nobody waits for their answers after it.
             timeout = left if timeout is None else min(left, timeout)
+        if timeout is not None and timeout <= 0:
+            raise DeadlineExceeded(f"{method.path}: not called, for no time is left")
         plan.calls += 1
         key = "" if plan.key is None else plan.key(request, metadata)
         if plan.bulkhead is not None or plan.breaker.open:
@@ -106,7 +109,7 @@ class Calling:
                     compress=options.compress,
                 )
             except (Unavailable, DeadlineExceeded) as error:
-                plan.roster.failed(candidate, error)
+                plan.roster.failed(candidate, error, monotonic() - began)
                 failed = candidate, error
             except StatusError as error:
                 candidate.failures = 0
@@ -134,7 +137,7 @@ class Calling:
     ) -> bytes:
         """Make a call that no instance is known for, or that failed at the first one."""
         self.check_running()
-        call, attempts = self._prepare(plan, key, body, timeout, metadata, options, began)
+        call, attempts = self._prepare(plan, key, body, timeout, metadata, options, wanted(), began)
         try:
             return await attempts.make(call.send, failed)
         except (Unavailable, DeadlineExceeded):
@@ -149,11 +152,12 @@ class Calling:
         timeout: float | None,
         metadata: Metadata | None,
         options: CallOptions,
+        received: ReplyMetadata | None,
         began: float,
     ) -> tuple[UnaryCall, Attempts]:
         wait = options.wait_for_ready
         attempts = Attempts(self.finder, plan, timeout=timeout, began=began, key=key, wait_for_ready=wait)
-        return UnaryCall(plan, body, metadata, wanted(), compress=options.compress), attempts
+        return UnaryCall(plan, body, metadata, received, compress=options.compress), attempts
 
     async def _raced(
         self,
@@ -169,7 +173,8 @@ class Calling:
         first = plan.choice.pick(key)
         if first is None:
             return await self._again(plan, key, body, timeout, metadata, options, monotonic(), None)
-        race = Race(plan, first, self._prepare, (plan, key, body, timeout, metadata, options))
+        received = wanted()  # a hedge begins in nobody's context
+        race = Race(plan, first, self._prepare, (plan, key, body, timeout, metadata, options, received))
         hedging.watch(race)
         first.in_flight += 1
         try:
@@ -179,7 +184,7 @@ class Calling:
                 content_type=plan.content_type,
                 metadata=metadata,
                 timeout=timeout,
-                received=wanted(),
+                received=received,
                 compress=options.compress,
             )
             first.failures = 0
@@ -187,8 +192,7 @@ class Calling:
             first.latency += GAIN * (took - first.latency)
             hedging.took(took)
         except asyncio.CancelledError:
-            hedging.took(monotonic() - race.began)
-            return race.overtaken()
+            return race.overtaken(hedging)
         except StatusError as error:
             return await self._lost(plan, race, first, error)
         else:
@@ -200,7 +204,7 @@ class Calling:
     async def _lost(self, plan: Plan, race: Race, first: Candidate, error: StatusError) -> bytes:
         unanswered = isinstance(error, (Unavailable, DeadlineExceeded))
         if unanswered:
-            plan.roster.failed(first, error)
+            plan.roster.failed(first, error, monotonic() - race.began)
         else:
             first.failures = 0
         if plan.is_answer(error):

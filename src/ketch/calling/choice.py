@@ -103,7 +103,7 @@ class Choice:
 
     def _draw(self, key: str) -> tuple[Candidate, ...]:
         # A key's calls stay with one share, so that a user doesn't meet two versions in turns.
-        at = random() if not key else int.from_bytes(blake2b(key.encode(), digest_size=7).digest()) / (1 << 56)  # noqa: S311 - spreading load is no secret
+        at = _fraction(key) if key else random()  # noqa: S311 - spreading load is no secret
         for bound, group in zip(self._bounds, self._groups, strict=True):
             if at < bound:
                 return group
@@ -112,3 +112,8 @@ class Choice:
     @staticmethod
     def _label(instance: Instance, name: str) -> str:
         return instance.version if name == VERSION else instance.metadata.get(name, "")
+
+
+def _fraction(key: str) -> float:
+    """Return a number from 0 up to 1 that is the same for the same key everywhere."""
+    return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=7).digest()) / (1 << 56)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from ..directory import Directory
 from ..errors import DeadlineExceeded, Unreachable
 from ..pool import Pool
-from ..selectors.consistent_hash import consistent_hash
 from .roster import Roster
 from .subset import Subset
 
@@ -55,9 +54,7 @@ class Finder:
         roster = self._rosters.get(service)
         if roster is None:
             policy = self._policies.of(service)
-            # A key has to lead every client to the same instance, which it does only if they know the same ones.
-            keyed = policy.selector == "consistent_hash" or policy.selector is consistent_hash
-            narrow = Subset(self._id, 0 if keyed else policy.subset or 0)
+            narrow = Subset(self._id, policy.subset or 0)
             roster = self._rosters[service] = Roster(service, self._pool.channel, policy, narrow)
         return roster
 

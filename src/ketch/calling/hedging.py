@@ -87,8 +87,10 @@ class Hedging:
                 if wait > 0:
                     self._timer = asyncio.get_running_loop().call_later(wait, self._look)
                     return
+                races.popleft()
                 race.hedge()
-            races.popleft()
+            else:
+                races.popleft()
 
     def close(self) -> None:
         """Watch no more."""

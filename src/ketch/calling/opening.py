@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .. import context
 from ..conversation import Opened
-from ..errors import Unavailable, Unreachable
+from ..errors import DeadlineExceeded, Unavailable, Unreachable
 from ..rpc import One
 from .attempts import Attempts
 
@@ -64,11 +64,14 @@ async def begin(finder: Finder, plan: Plan, call: Outgoing) -> Opened:
     Raises:
         StatusError: it can't be begun.
     """
+    timeout = _bound(call.timeout)
+    if timeout is not None and timeout <= 0:
+        raise DeadlineExceeded(f"{call.name}: not called, for no time is left")
     request = call.payload.request if isinstance(call.payload, One) else None
     attempts = Attempts(
         finder,
         plan,
-        timeout=_bound(call.timeout),
+        timeout=timeout,
         began=monotonic(),
         key="" if plan.key is None or request is None else plan.key(request, call.metadata),
         wait_for_ready=call.options.wait_for_ready,

@@ -8,7 +8,6 @@ from ..errors import Code, ConfigurationError, DeadlineExceeded, Unavailable
 from ..selecting import find
 from .breaker import Breaker
 from .budget import Budget
-from .bulkhead import Bulkhead
 from .choice import Choice
 from .hedging import Hedging
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from ..policy import CallPolicy, Key
     from ..rpc import Metadata, Method
     from ..selector import SelectorMaker
+    from .bulkhead import Bulkhead
     from .roster import Roster
 
 
@@ -72,6 +72,7 @@ class Plan:
         selector: str | SelectorMaker,
         labels: Mapping[str, str],
         timeout: float,
+        bulkhead: Bulkhead | None = None,
         own: CallPolicy | None = None,
     ) -> None:
         self._own = own
@@ -80,15 +81,13 @@ class Plan:
         self.encode, self.decode, self.content_type = coders
         self.policy = policy
         self.roster = roster
-        self.choice = Choice(policy, find(policy.selector or selector)(), labels)
+        self.choice = Choice(policy, find(selector)(), labels)
         roster.join(self.choice)
         self.calls = 0
         self.idempotent = method.idempotent if policy.idempotent is None else policy.idempotent
         self.timeout = (timeout if policy.timeout is None else policy.timeout) or None
         self.breaker = Breaker(f"{service} {method.path}", policy.breaker or 0)
-        self.bulkhead: Bulkhead | None = None
-        if policy.max_in_flight:
-            self.bulkhead = Bulkhead(f"{service} {method.path}", policy.max_in_flight, policy.max_waiting or 0)
+        self.bulkhead = bulkhead
         self.hedging: Hedging | None = None
         if self.idempotent and policy.hedge not in ("off", None) and (policy.attempts or 1) > 1:
             self.hedging = Hedging(None if policy.hedge == "auto" else float(policy.hedge or 0))

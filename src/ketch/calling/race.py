@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ..selector import Candidate
     from .attempts import Attempts
+    from .hedging import Hedging
     from .plan import Plan
     from .unary import UnaryCall
 
@@ -64,7 +65,7 @@ class Race:
         if self._help is not None:
             self._help.cancel()
 
-    def overtaken(self) -> bytes:
+    def overtaken(self, hedging: Hedging) -> bytes:
         """Return the second instance's answer, as the first one's call was cancelled because of it.
 
         Raises:
@@ -73,6 +74,7 @@ class Race:
         """
         if not self._settled or self._task is None or self._task.uncancel() > self._cancelling:
             raise  # noqa: PLE0704 - the one that is being handled
+        hedging.took(monotonic() - self.began)
         self._plan.roster.failed(self._first, None)
         return self._answer()
 
@@ -93,14 +95,14 @@ class Race:
 
     def hedge(self) -> None:
         """Make the call at another instance as well, if there is one and the budget allows."""
-        if self._plan.may_hedge():
-            self._help = asyncio.create_task(self._overtake(), name=f"ketch hedge of {self._plan.method.path}")
-
-    async def _overtake(self) -> None:
         call, attempts = self._made()
         rival = attempts.rival()
-        if rival is None:
-            return
+        if rival is not None and self._plan.may_hedge():
+            attempts.tried(rival)
+            name = f"ketch hedge of {self._plan.method.path}"
+            self._help = asyncio.create_task(self._overtake(call, attempts, rival), name=name)
+
+    async def _overtake(self, call: UnaryCall, attempts: Attempts, rival: Candidate) -> None:
         apart = None if call.received is None else ReplyMetadata()
         reply, answer = None, None
         try:

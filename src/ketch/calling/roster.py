@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import inf
 from random import uniform
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -29,6 +30,9 @@ log = logging.getLogger("ketch.client")
 #: What an instance that was left alone is asked before it is used again: any answer shows that it is alive.
 _PROBE: Final = "/grpc.health.v1.Health/Check"
 _PROBE_TIMEOUT: Final = 1.0
+
+#: How many times an instance's usual time have to be waited for in vain until that counts as a failure of it.
+_PATIENCE: Final = 2.0
 
 #: Longest time that an instance is left alone without being asked, and time after which its past is forgotten; seconds.
 _LONGEST_REST: Final = 30.0
@@ -93,8 +97,22 @@ class Roster:
         self.candidates = tuple(self._by_id.values())
         self._arrange()
 
-    def failed(self, candidate: Candidate, error: StatusError | None) -> None:
-        """Take in that an instance did not answer a call: because of `error`, or another one was quicker."""
+    def widen(self) -> None:
+        """Use all instances from now on: a key leads every client to the same one only if they know the same ones."""
+        if self._narrow is not _all:
+            self._narrow = _all
+            self.learn(self.known)
+
+    def failed(self, candidate: Candidate, error: StatusError | None, waited: float = inf) -> None:
+        """Take in that an instance did not answer a call.
+
+        Args:
+            candidate: the instance.
+            error: why; None where another one was quicker.
+            waited: for so many seconds. A caller who waits no longer than answers usually take proves nothing.
+        """
+        if isinstance(error, DeadlineExceeded) and waited < _PATIENCE * candidate.latency:
+            return
         candidate.failures += 1
         if candidate.out or not self._eject_after or len(self.candidates) == 1:
             return
@@ -150,6 +168,10 @@ class Roster:
             choice.arrange(self.candidates)
 
 
+def _all(instances: Sequence[Instance]) -> Sequence[Instance]:
+    return instances
+
+
 async def _answers(channel: Channel) -> bool:
     try:
         await channel.unary(_PROBE, b"", content_type=PROTOBUF, timeout=_PROBE_TIMEOUT)
@@ -157,4 +179,8 @@ async def _answers(channel: Channel) -> bool:
         return False
     except StatusError:
         return True  # it doesn't tell its health, but it answers
+    except Exception:
+        # A transport with a bug; without this the instance would be left alone for good.
+        log.exception("a probe failed")
+        return False
     return True

@@ -61,7 +61,7 @@ class UnaryCall:
                 compress=self._compress,
             )
         except (Unavailable, DeadlineExceeded) as error:
-            plan.roster.failed(candidate, error)
+            plan.roster.failed(candidate, error, monotonic() - began)
             raise
         except StatusError:
             candidate.failures = 0

@@ -162,3 +162,13 @@ def test_a_service_takes_policies(tmp_path):
 def test_tables_may_be_nested_as_names_are_read():
     assert parse({"call": {"a": {"b": {"timeout": 1, "c": {"timeout": 2}}}}}).of("a.b").timeout == 1
     assert parse({"call": {"a": {"b": {"timeout": 1, "c": {"timeout": 2}}}}}).of("a.b.c").timeout == 2
+
+
+@pytest.mark.parametrize("field", ["subset", "connections", "eject_after", "eject_time"])
+def test_what_all_calls_to_a_service_share_is_not_said_for_a_method(field):
+    said = {"call": {"shop.v1.Orders/Get": {field: 2}}}
+    with pytest.raises(
+        ConfigurationError, match=f"shop.v1.Orders/Get: {field} can't differ between calls to one service"
+    ):
+        parse(said)
+    assert parse({"call": {"shop.v1.Orders": {field: 2}}})

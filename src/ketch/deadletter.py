@@ -121,7 +121,8 @@ def _one_line(text: str) -> str:
 
 def _escape(text: str) -> str:
     """Return a text as headers can carry it: ASCII without control characters."""
-    return text.encode("ascii", "backslashreplace").decode().replace("\\", "\\\\").replace("\n", "\\n")
+    plain = "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
+    return plain.encode("ascii", "backslashreplace").decode().replace("\\", "\\\\").replace("\n", "\\n")
 
 
 def _unescape(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..broker import Delivery, Outcome
 from ..call import Call, Kind
 from ..context import Context, enter
-from ..errors import CodecError, Reject
+from ..errors import BrokerError, Reject
 from ..expiry import seconds_left
 from ..retry import ONCE
 from .handling import cancelled
@@ -42,6 +42,7 @@ class Batches:
         self._size = handling.terms.batch or 1
         self._gathering = asyncio.Lock()
         self._ended = False
+        self._lost: BrokerError | None = None
 
     async def run(self) -> None:
         """Handle what comes until the subscription ends.
@@ -54,6 +55,9 @@ class Batches:
             asyncio.create_task(self._work(), name=f"{name} #{n + 1}") for n in range(self._handling.terms.concurrency)
         ]
         try:
+            await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+            if self._lost is not None:
+                await asyncio.wait(workers)  # what is in hand is seen through all the same
             await asyncio.gather(*workers)
         finally:
             for worker in workers:
@@ -87,7 +91,13 @@ class Batches:
             return [waiting.popleft() for _ in range(min(size, len(waiting)))]
 
     async def _receive(self) -> None:
-        batch = await self._subscription.receive()
+        try:
+            batch = await self._subscription.receive()
+        except BrokerError as error:
+            # What waits will come again.
+            self._ended, self._lost = True, error
+            self.waiting.clear()
+            raise
         self.waiting.extend(batch)
         self._ended = not batch
 
@@ -103,7 +113,7 @@ class Batches:
                 try:
                     good.append((delivery, self._handling.decode(delivery.message)))
                     continue
-                except CodecError as fault:
+                except Exception as fault:  # noqa: BLE001 - a codec may be the user's code
                     self._handling.judge(delivery, fault)
                     error = fault
             self._settle(delivery, await self._handling.give_up(delivery, error))

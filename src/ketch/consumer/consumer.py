@@ -11,7 +11,7 @@ from ..broker import PREFETCH, Broker, Subscription
 from ..errors import BrokerError, NotRunning
 from ..retry import RetryPolicy
 from .batches import Batches
-from .handling import Handling
+from .handling import Handling, cancelled
 from .pace import Pace
 from .parallel import Parallel
 from .serial import Serial
@@ -137,6 +137,8 @@ class Consumer(Generic[T]):
             self._dispatch = Serial(handling, subscription, settler, pace)
         else:
             self._dispatch = Parallel(handling, subscription, settler, pace)
+        if self._stopping:
+            await subscription.stop()  # `stop` came when there was none
 
     async def _run(self, handling: Handling[T]) -> None:
         """Consume; make the subscription again whenever it is lost."""
@@ -153,8 +155,10 @@ class Consumer(Generic[T]):
             except BrokerError as error:
                 log.error("%s: lost its subscription to %s: %s", self.name, self.topic.name, error)  # noqa: TRY400 - the trace would tell of ketch, not of the broker
                 self._lost = str(error)
-            except Exception as error:
-                # A fault in ketch, a plugin or an order_by must not leave a service deaf.
+            except (Exception, asyncio.CancelledError) as error:
+                if cancelled():
+                    raise
+                # A fault in ketch or a plugin must not leave a service deaf.
                 log.exception("%s: handling %s broke off", self.name, self.topic.name)
                 self._lost = str(error) or type(error).__name__
             if not self._stopping:
@@ -182,6 +186,9 @@ class Consumer(Generic[T]):
                 await subscription.close()
             except BrokerError as error:
                 log.warning("%s: leaving %s failed: %s", self.name, self.topic.name, error)
+            except Exception:
+                # A plugin's fault must not keep us from subscribing anew.
+                log.exception("%s: leaving %s failed", self.name, self.topic.name)
 
     @property
     def trouble(self) -> str:

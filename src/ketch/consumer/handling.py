@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from ..broker import Broker, Delivery, Outcome
 from ..call import Call, Kind, compose
 from ..context import Context, current, enter
-from ..errors import BrokerError, CodecError, Reject, Retry
+from ..errors import BrokerError, CodecError, MessageTooLarge, Reject, Retry
 from ..expiry import seconds_left
 from ..message import ONLY_GROUP
 from ..retry import ONCE, RetryPolicy
@@ -236,6 +236,14 @@ class Handling(Generic[T]):
             tries += 1
             try:
                 await self.burial.bury(delivery, error)
+            except MessageTooLarge:
+                log.error(  # noqa: TRY400 - as below
+                    "%s: %r is too large for the dead letters, so it comes again; make the broker's limit larger",
+                    self.name,
+                    delivery.message,
+                )
+                delivery.retry_after = _BURIAL.longest
+                return Outcome.AGAIN
             except BrokerError as refusal:
                 log.error("%s: the dead letter of %r was not taken: %s", self.name, delivery.message, refusal)  # noqa: TRY400 - the broker's trace says nothing
             else:

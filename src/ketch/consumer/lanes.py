@@ -68,6 +68,14 @@ class Lanes(Generic[D]):
         else:
             self._behind.pop(key, None)
 
+    def drop(self, key: Hashable) -> list[D]:
+        """Free a key and return its items that wait, in order; they are no longer here. None is out."""
+        queue = None if key is None else self._behind.pop(key, None)
+        if not queue:
+            return []
+        self._waiting -= len(queue)
+        return list(queue)
+
     def clear(self) -> None:
         """Forget all that wait."""
         self._ready.clear()

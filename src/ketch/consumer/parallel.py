@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from .handling import Handling
     from .pace import Pace
     from .settler import Settler
+
+log = logging.getLogger("ketch.consumer")
+
+_UNORDERED: Final = "%s: order_by failed on %r, so it is handled in no order, as are others like it: %r"
 
 #: Deliveries received ahead at brokers that don't bound what is unsettled themselves.
 _AHEAD: Final = 1024
@@ -40,7 +45,7 @@ class Parallel:
         self._key = _key_of(handling)
         self._lanes: Lanes[Delivery] = Lanes()
         self._idle: list[asyncio.Future[None]] = []
-        self._later: dict[asyncio.TimerHandle, Delivery] = {}
+        self._later: dict[asyncio.TimerHandle, tuple[Hashable, Delivery]] = {}
         self._room = asyncio.Event()
         self._out = 0
         self._ended = False
@@ -97,12 +102,21 @@ class Parallel:
             await self._make_room()
 
     def _drop_later(self, *, settle: bool) -> None:
-        """Wait for retries no more; they are given back."""
-        for timer, delivery in self._later.items():
+        """Wait for retries no more; they are given back, with what is behind them."""
+        for timer, (key, delivery) in self._later.items():
             timer.cancel()
-            if settle and self._settler is not None:
-                self._settler.add(delivery, Outcome.AGAIN)
+            if settle:
+                self._give_back(key, delivery)
         self._later.clear()
+
+    def _give_back(self, key: Hashable, delivery: Delivery) -> None:
+        """Give a delivery back to the broker, and all that is behind it: it must not be overtaken."""
+        behind = self._lanes.drop(key)
+        if self._settler is not None:
+            for given in (delivery, *behind):
+                self._settler.add(given, Outcome.AGAIN)
+        elif behind:
+            log.error("%s: dropped %d events behind %r: it stops", self._handling.name, len(behind), delivery.message)
 
     async def _take_in(self) -> None:
         lanes, key = self._lanes, self._key
@@ -154,7 +168,9 @@ class Parallel:
             stats.seconds += took
             self._took += took
             self._count += 1
-            if outcome is not None:
+            if outcome is Outcome.AGAIN and handling.stopping and handling.policy.in_place:
+                self._give_back(key, delivery)
+            elif outcome is not None:
                 lanes.done(key)
                 if self._settler is not None:
                     self._settler.add(delivery, outcome)
@@ -193,20 +209,26 @@ class Parallel:
             self._wake()
 
         timer = asyncio.get_running_loop().call_later(seconds, due)
-        self._later[timer] = delivery
+        self._later[timer] = key, delivery
 
 
 def _key_of(handling: Handling[Any]) -> Callable[[Delivery], Hashable]:
     order_by, decode = handling.terms.order_by, handling.decode
+    told = False
     if order_by is None:
         return _message_key
 
     def key(delivery: Delivery) -> Hashable:
-        # A payload that can't be decoded, or has no such field, has no key; handling it tells the rest.
         try:
             value = order_by(decode(delivery.message))
             hash(value)
-        except (KetchError, TypeError, AttributeError, KeyError):
+        except KetchError:
+            return None  # it can't be decoded; handling it tells the rest
+        except Exception as error:  # noqa: BLE001 - the border between ketch and the user's code
+            nonlocal told
+            # Once is enough: it may be so for each event.
+            log.log(logging.DEBUG if told else logging.ERROR, _UNORDERED, handling.name, delivery.message, error)
+            told = True
             return None
         else:
             return value

@@ -45,7 +45,10 @@ class Serial:
         while batch := await self._subscription.receive():
             self.waiting.extend(batch)
             began = time.perf_counter()
-            await self._handle()
+            try:
+                await self._handle()
+            finally:
+                self._handling.stats.running = 0
             if self._handling.stopping and cancelled():
                 return
             took = time.perf_counter() - began
@@ -79,10 +82,15 @@ class Serial:
                 outcome = await handling.give_up(delivery, error)
             if settler is not None:
                 settler.add(delivery, outcome)
+                if outcome is Outcome.AGAIN and handling.stopping and handling.policy.in_place:
+                    self._give_back(settler)  # what is behind it must not overtake it
             if handling.stopping and cancelled():
                 return  # the handler went on to its end all the same; there is no time for another event
             turn += 1
             if turn == TURN:
                 turn = 0
                 await asyncio.sleep(0)
-        stats.running = 0
+
+    def _give_back(self, settler: Settler) -> None:
+        while self.waiting:
+            settler.add(self.waiting.popleft(), Outcome.AGAIN)

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ..errors import BrokerError
+from .handling import cancelled
 
 if TYPE_CHECKING:
     from ..broker import Delivery, Outcome, Subscription
@@ -60,7 +61,9 @@ class Settler:
                 log.warning(
                     "%s: %d deliveries could not be settled and will come again: %s", self._name, len(batch), error
                 )
-            except Exception:
+            except (Exception, asyncio.CancelledError):
+                if cancelled():
+                    raise
                 # A plugin's fault must not end the settling: what it concerns will come again.
                 log.exception("%s: %d deliveries could not be settled and will come again", self._name, len(batch))
             if not self._wake.is_set():

@@ -5,30 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from ..broker import PREFETCH, Broker, Subscription
 from ..errors import BrokerError, NotRunning
 from ..retry import RetryPolicy
-from .batches import Batches
 from .handling import Handling, cancelled
-from .pace import Pace
-from .parallel import Parallel
-from .serial import Serial
-from .settler import Settler
+from .intake import Intake
 from .terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from ..broker import Broker
     from ..call import Middleware
     from ..codec import Codecs
     from ..stats import TopicStats
     from ..topic import Topic
 
 T = TypeVar("T")
-
-Dispatch: TypeAlias = Serial | Parallel | Batches
 
 log = logging.getLogger("ketch.consumer")
 
@@ -64,9 +58,7 @@ class Consumer(Generic[T]):
         self._lost = ""
         self._broker: Broker | None = None
         self._handling: Handling[T] | None = None
-        self._subscription: Subscription | None = None
-        self._settler: Settler | None = None
-        self._dispatch: Dispatch | None = None
+        self._intake: Intake | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -120,25 +112,9 @@ class Consumer(Generic[T]):
         self._task = asyncio.create_task(self._run(handling), name=f"ketch consumer of {self.topic.name}")
 
     async def _subscribe(self, handling: Handling[T]) -> None:
-        terms = self.terms
-        prefetch = terms.prefetch or max(PREFETCH, 2 * (terms.batch or 0) * terms.concurrency, 2 * terms.concurrency)
-        broker = self._open_broker()
-        subscription = await broker.subscribe(self.topic.name, group=terms.group, prefetch=prefetch, since=terms.since)
-        self._subscription = subscription
-        settler = pace = None
-        if handling.settles:
-            settler = self._settler = Settler(subscription, self.name)
-            if terms.prefetch is None and terms.group is not None and terms.batch is None:
-                pace = Pace(terms.concurrency, prefetch)
-                await subscription.limit(pace.limit)
-        if terms.batch is not None:
-            self._dispatch = Batches(handling, subscription, settler)
-        elif terms.concurrency == 1:
-            self._dispatch = Serial(handling, subscription, settler, pace)
-        else:
-            self._dispatch = Parallel(handling, subscription, settler, pace)
+        self._intake = intake = await Intake.open(handling, self._open_broker())
         if self._stopping:
-            await subscription.stop()  # `stop` came when there was none
+            await intake.stop()  # `stop` came when there was none
 
     async def _run(self, handling: Handling[T]) -> None:
         """Consume; make the subscription again whenever it is lost."""
@@ -146,7 +122,7 @@ class Consumer(Generic[T]):
         began = time.monotonic()
         while not self._stopping:
             try:
-                if self._dispatch is None:
+                if self._intake is None:
                     await self._subscribe(handling)
                     self._lost = ""
                     log.warning("%s: subscribed to %s again", self.name, self.topic.name)
@@ -168,27 +144,16 @@ class Consumer(Generic[T]):
                 await handling.sleep(_RESTART.delay(failures))
 
     async def _consume(self) -> None:
-        if self._dispatch is not None:
-            await self._dispatch.run()
+        if self._intake is not None:
+            await self._intake.run()
         if not self._stopping:
             raise BrokerError("it ended by itself")
 
     async def _give_up_subscription(self) -> None:
         """End what is left of a subscription."""
-        subscription, self._subscription = self._subscription, None
-        settler, self._settler = self._settler, None
-        self._dispatch = None
-        if settler is not None:
-            await settler.flush(_CANCEL)
-            await settler.close()
-        if subscription is not None:
-            try:
-                await subscription.close()
-            except BrokerError as error:
-                log.warning("%s: leaving %s failed: %s", self.name, self.topic.name, error)
-            except Exception:
-                # A plugin's fault must not keep us from subscribing anew.
-                log.exception("%s: leaving %s failed", self.name, self.topic.name)
+        intake, self._intake = self._intake, None
+        if intake is not None:
+            await intake.give_up()
 
     @property
     def trouble(self) -> str:
@@ -197,9 +162,9 @@ class Consumer(Generic[T]):
             return ""
         if self._broker is None or self._task is None or self._task.done():
             return f"{self.name} handles no events of {self.topic.name}"
-        if self._dispatch is None or self._subscription is None:
+        if self._intake is None:
             return f"{self.name} has lost its subscription to {self.topic.name}: {self._lost}"
-        return self._broker.trouble or self._subscription.trouble
+        return self._broker.trouble or self._intake.trouble
 
     def report_hang(self) -> None:
         """Log if no handler has finished since the last report, though some are running."""
@@ -251,8 +216,8 @@ class Consumer(Generic[T]):
         self._stopping = True
         if self._handling is not None:
             self._handling.stop()
-        if self._subscription is not None:
-            await self._subscription.stop()
+        if self._intake is not None:
+            await self._intake.stop()
 
     async def drain(self, grace: float) -> None:
         """Let handlers finish what was taken, for at most `grace` seconds; then cancel them. `stop` comes before."""
@@ -265,26 +230,22 @@ class Consumer(Generic[T]):
                     "%s: %d events of %s were not handled within the grace period", self.name, left, self.topic.name
                 )
             await self._cancel()
-        if self._settler is not None:
-            await self._settler.flush(_SETTLE)
+        if self._intake is not None:
+            await self._intake.flush(_SETTLE)
 
     def _left(self) -> int:
-        if self._dispatch is None or self._handling is None:
+        if self._intake is None or self._handling is None:
             return 0
-        waiting = self._dispatch.waiting
-        return (waiting if isinstance(waiting, int) else len(waiting)) + self._handling.stats.running
+        return self._intake.waiting + self._handling.stats.running
 
     async def close(self) -> None:
         """Give up the subscription; what was taken and not handled is given back. Closing twice is no error."""
         self._stopping = True
         await self._cancel()
-        settler, self._settler = self._settler, None
-        if settler is not None:
-            await settler.close()
         self._broker = None
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None:
-            await subscription.close()
+        intake, self._intake = self._intake, None
+        if intake is not None:
+            await intake.close()
 
     async def _cancel(self) -> None:
         """Cancel the handlers; one that resists is left behind, loudly."""

@@ -164,7 +164,7 @@ async def test_a_cancellation_that_nobody_asked_for_ends_no_consumer(where, term
         await wait_until(lambda: sum(len(s) if isinstance(s, list) else 1 for s in seen) >= 4)
         await wait_until(lambda: service.health.trouble() == "")
         consumer = service._declared.consumers[0]
-        assert consumer._settler is None or not consumer._settler._task.done()
+        assert not consumer._intake._settler._task.done()
 
 
 class Slow(MemoryBroker):

@@ -7,6 +7,7 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from .cancellation import cancelled
 from .errors import NotRunning, RegistryError, Unreachable
 
 if TYPE_CHECKING:
@@ -102,7 +103,9 @@ class Directory:
                     first.set_exception(error)
                     return
                 log.warning("%s: going on with the instances known: %s", service, error)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if cancelled():
+                    raise
                 # A plugin with a bug; silence would leave us with what we know for ever.
                 log.exception("%s: the registry's watch failed", service)
                 if not first.done():

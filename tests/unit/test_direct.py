@@ -223,6 +223,32 @@ async def test_who_waits_for_a_silent_registry_is_told_when_the_directory_is_clo
             await looking
 
 
+@pytest.mark.parametrize("bug", [ZeroDivisionError, asyncio.CancelledError])
+async def test_a_bug_of_a_registry_is_logged_and_outlived(caplog, bug):
+    async with site() as place:
+        instance = Instance("service", "1", "here:1", metadata={"transport": "memory"})
+        watches = []
+
+        async def watch(_name):
+            watches.append(1)
+            if len(watches) == 1:
+                yield ()
+                raise bug("oh")
+            yield (instance,)
+            await asyncio.Event().wait()
+
+        place.registry.watch = watch
+        changes = asyncio.Queue()
+        directory = Directory(place.registry, "memory", changed=changes.put_nowait)
+        await directory.look("service")
+        async with asyncio.timeout(5):
+            while not directory.known("service"):
+                await changes.get()
+        assert directory.known("service") == (instance,)
+        await directory.close()
+    assert bug.__name__ in caplog.text
+
+
 async def test_a_directory_says_when_what_it_knows_has_changed():
     async with site() as place:
         changes = asyncio.Queue()

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
+from ..cancellation import cancelled
 from ..codec import PROTOBUF
 from ..errors import Cancelled, DeadlineExceeded, StatusError, Unavailable, Unreachable
 from ..selector import Candidate
@@ -179,7 +180,9 @@ async def _answers(channel: Channel) -> bool:
         return False
     except StatusError:
         return True  # it doesn't tell its health, but it answers
-    except Exception:
+    except (Exception, asyncio.CancelledError):
+        if cancelled():
+            raise
         # A transport with a bug; without this the instance would be left alone for good.
         log.exception("a probe failed")
         return False

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..broker import Delivery, Outcome
 from ..call import Call, Kind
+from ..cancellation import cancelled
 from ..context import Context, enter
 from ..errors import BrokerError, Reject
 from ..expiry import seconds_left
 from ..retry import ONCE
-from .handling import cancelled
 
 if TYPE_CHECKING:
     from ..broker import Subscription

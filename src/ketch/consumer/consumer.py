@@ -7,9 +7,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from ..cancellation import cancelled
 from ..errors import BrokerError, NotRunning
 from ..retry import RetryPolicy
-from .handling import Handling, cancelled
+from .handling import Handling
 from .intake import Intake
 from .terms import Terms
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ..broker import Broker, Delivery, Outcome
 from ..call import Call, Kind, compose
+from ..cancellation import cancelled
 from ..context import Context, current, enter
 from ..errors import BrokerError, CodecError, MessageTooLarge, Reject, Retry
 from ..expiry import seconds_left
@@ -265,9 +266,3 @@ class Handling(Generic[T]):
 
 async def _nothing() -> None:
     """Stand for the handler of an event that isn't handled."""
-
-
-def cancelled() -> bool:
-    """Tell whether this task is being cancelled, and not just a handler that cancelled something of its own."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

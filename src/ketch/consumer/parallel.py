@@ -8,8 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ..broker import Delivery, Outcome
+from ..cancellation import cancelled
 from ..errors import BrokerError, KetchError
-from .handling import cancelled
 from .lanes import Lanes
 from .serial import TURN
 

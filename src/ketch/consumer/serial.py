@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from ..broker import Delivery, Outcome
-from .handling import cancelled
+from ..cancellation import cancelled
 
 if TYPE_CHECKING:
     from ..broker import Subscription

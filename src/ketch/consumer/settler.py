@@ -6,8 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from ..cancellation import cancelled
 from ..errors import BrokerError
-from .handling import cancelled
 
 if TYPE_CHECKING:
     from ..broker import Delivery, Outcome, Subscription

@@ -9,6 +9,7 @@ from functools import partial
 from random import uniform
 from typing import TYPE_CHECKING
 
+from ..cancellation import cancelled
 from ..errors import NotRunning, RegistryError
 from .feed import Feed
 
@@ -141,7 +142,9 @@ class _Follower:
                     self._learn(snapshot)
         except RegistryError as error:
             return error
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if cancelled():
+                raise
             # A bug of the plugin's; in silence we would go on with what we know for ever.
             log.exception("registry at %s: watching it failed", self._place)
             return RegistryError(f"watching it failed: {error}")

@@ -7,6 +7,7 @@ import logging
 from random import uniform
 from typing import TYPE_CHECKING
 
+from ..cancellation import cancelled
 from ..errors import RegistryError
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ class Upkeep:
             except RegistryError as error:
                 pause = _FIRST_PAUSE if not self.trouble else min(2 * pause, self._every)
                 self._lost(error)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if cancelled():
+                    raise
                 # A bug of the plugin's; in silence this service would drop out of everybody's sight.
                 log.exception("registry at %s: renewing registrations failed", self._place)
                 pause = self._every
@@ -107,7 +110,7 @@ class Upkeep:
             return
         self._due.clear()
 
-    def _lost(self, error: Exception) -> None:
+    def _lost(self, error: BaseException) -> None:
         if not self.trouble:
             log.warning("registry at %s is away, registrations can't be renewed: %s", self._place, error)
         self.trouble = f"registry at {self._place} is away: {error}"

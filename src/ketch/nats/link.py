@@ -8,23 +8,19 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from nats import errors
-from nats.aio.client import Client
 
 from ..errors import TransportError
-from .wire import Reader, Sink, round_trip
+from .driver import Driver, explain, unexpected
+from .wire import Sink, round_trip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
     from .config import Config
 
 log = logging.getLogger("ketch.nats")
-
-#: Seconds between two tries to reach a server again.
-_RECONNECT_WAIT: Final = 0.5
 
 #: Bytes that wait to be written above which nobody should write more.
 _HIGH_WATER: Final = 4 * 1024 * 1024
@@ -41,7 +37,7 @@ class Link:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._client: Client | None = None
+        self._client: Driver | None = None
         self._sinks: dict[int, Sink] = {}
         self._losses: set[Callable[[], None]] = set()
         self._trouble = ""
@@ -85,37 +81,22 @@ class Link:
         if self._client is not None:
             return
         self._closing, self._trouble = False, ""
-        client = Client()
-        client._ps = Reader(client, self._sinks)  # noqa: SLF001 - see wire.py and decision 3
+        client = Driver(self._config, self._sinks)
         try:
-            async with asyncio.timeout(self._config.connect_timeout):
-                await self._connect(client, name)
+            await client.join(
+                name,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnect,
+                reconnected_cb=self._on_reconnect,
+            )
         except (TimeoutError, OSError, errors.Error) as error:
             self._closing = True
-            await _close(client)
+            await client.leave()
             raise self._refused(error) from error
         self._client = client
 
-    async def _connect(self, client: Client, name: str) -> None:
-        await client.connect(
-            servers=list(self._config.servers),
-            name=name,
-            error_cb=self._on_error,
-            disconnected_cb=self._on_disconnect,
-            reconnected_cb=self._on_reconnect,
-            connect_timeout=max(1, round(self._config.connect_timeout)),
-            reconnect_time_wait=_RECONNECT_WAIT,  # type: ignore[arg-type]  # declared as int, used as seconds
-            max_reconnect_attempts=-1,
-            ping_interval=20,
-            **self._config.login,
-        )
-
     def _refused(self, error: Exception) -> TransportError:
-        # The driver tries on after a refusal too, so that all we see is the time running out.
-        if "authorization" in f"{error} {self._trouble}".lower():
-            return TransportError(f"{self.location}: the server refuses our credentials")
-        why = str(error) or self._trouble or "no answer"
-        return TransportError(f"{self.location}: {why}; is it running?")
+        return TransportError(f"{self.location}: {explain(error, self._trouble)[1]}")
 
     async def listen(self, subject: str, sink: Sink, *, queue: str = "") -> Subscription:
         """Have what comes on a subject handed to a sink; at return the server knows.
@@ -126,7 +107,7 @@ class Link:
         client = self._opened()
         self._refusals.clear()
         try:
-            driver = await client.subscribe(subject, queue=queue, cb=_unexpected)
+            driver = await client.subscribe(subject, queue=queue, cb=unexpected)
             self._sinks[driver._id] = sink  # noqa: SLF001 - the id that messages come with
             await round_trip(client, self._config.timeout)
         except (errors.Error, TimeoutError, OSError, ValueError) as error:
@@ -178,9 +159,9 @@ class Link:
         await self.flush()
         self._client = None
         self._sinks.clear()
-        await _close(client)
+        await client.leave()
 
-    def _opened(self) -> Client:
+    def _opened(self) -> Driver:
         if self._client is None:
             raise TransportError("nats: the connection isn't open")
         return self._client
@@ -203,22 +184,6 @@ class Link:
 
     async def _on_reconnect(self) -> None:
         log.warning("nats: %s is back", self.location)
-
-
-async def _close(client: Client) -> None:
-    if not client.is_connected:
-        # The driver would write what is left to the connection that was lost, and stop half-closed.
-        client._pending.clear()  # noqa: SLF001
-        client._pending_data_size = 0  # noqa: SLF001
-    try:
-        await client.close()
-    except OSError as error:
-        log.warning("nats: the connection went away while it was closed: %s", error)
-
-
-async def _unexpected(message: Msg) -> None:
-    """Say that a message took the driver's path, which none should: the subscription has a sink."""
-    log.error("nats: a message on %s came past its subscription and is lost", message.subject)
 
 
 def publication(subject: str, body: bytes, *, reply: str = "", headers: bytes = b"") -> bytes:

@@ -9,27 +9,22 @@ from collections import deque
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from nats import errors
-from nats.aio.client import Client
 
 from ...broker import PREFETCH, Broker, Capabilities, Site, Subscription
 from ...errors import BrokerError, BrokerUnavailable, MessageTooLarge, SubscriptionRefused
 from ...nats.config import Config
-from ...nats.wire import Reader, Sink, Writer, round_trip
+from ...nats.driver import Driver, explain, unexpected
+from ...nats.wire import Sink, Writer, round_trip
 from .envelope import native, unwrap, wrap
 from .subscription import NatsSubscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nats.aio.msg import Msg
-
     from ...message import Message
     from ...url import Url
 
 log = logging.getLogger("ketch.broker")
-
-#: Seconds between two tries to reach a server again.
-_RECONNECT_WAIT = 0.5
 
 #: A subject to publish to: tokens between dots, without white space, control characters and wildcards.
 _SUBJECT = re.compile(r"(?!.*(?:^|\.)[*>](?:\.|$))[^\s\x00-\x20\x7f.]+(?:\.[^\s\x00-\x20\x7f.]+)*")
@@ -47,7 +42,7 @@ class NatsBroker(Broker):
     def __init__(self, config: Config, *, reconnected: Callable[[], None] | None = None) -> None:
         self._config = config
         self._reconnected = reconnected
-        self._client: Client | None = None
+        self._client: Driver | None = None
         self._connected = asyncio.Event()
         self._refusals: deque[str] = deque(maxlen=64)
         self._subjects: set[str] = set()
@@ -83,14 +78,17 @@ class NatsBroker(Broker):
         self._closing = False
         self._connected = asyncio.Event()
         self._trouble = ""
-        client = Client()
-        client._ps = Reader(client, self.sinks)  # noqa: SLF001 - see wire.py and decision 3
+        client = Driver(self._config, self.sinks)
         try:
-            async with asyncio.timeout(self._config.connect_timeout):
-                await self._connect(client, site.service)
+            await client.join(
+                site.service,
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnect,
+                reconnected_cb=self._on_reconnect,
+            )
         except (TimeoutError, OSError, errors.Error) as error:
             self._closing = True
-            await self._disconnect(client)
+            await client.leave()
             raise self._refused(error) from error
         self._connected.set()
         self._client = client
@@ -98,7 +96,7 @@ class NatsBroker(Broker):
     # what JetStream needs of the connection
 
     @property
-    def client(self) -> Client:
+    def client(self) -> Driver:
         """The driver's client.
 
         Raises:
@@ -109,7 +107,7 @@ class NatsBroker(Broker):
     async def listen(self, subject: str, sink: Sink) -> None:
         """Have what comes on a subject handed to a sink, until the broker is closed."""
         client = self._open_client()
-        driver = await client.subscribe(subject, cb=_unexpected)
+        driver = await client.subscribe(subject, cb=unexpected)
         self.sinks[driver._id] = sink  # noqa: SLF001 - the id that messages come with
 
     async def check(self, topic: str) -> None:
@@ -133,27 +131,9 @@ class NatsBroker(Broker):
         if flusher is not None and flusher.empty():
             await client._flush_pending()  # noqa: SLF001
 
-    async def _connect(self, client: Client, name: str) -> None:
-        await client.connect(
-            servers=list(self._config.servers),
-            name=name,
-            error_cb=self._on_error,
-            disconnected_cb=self._on_disconnect,
-            reconnected_cb=self._on_reconnect,
-            closed_cb=self._on_close,
-            connect_timeout=max(1, round(self._config.connect_timeout)),
-            reconnect_time_wait=_RECONNECT_WAIT,  # type: ignore[arg-type]  # declared as int, used as seconds
-            max_reconnect_attempts=-1,
-            ping_interval=20,
-            **self._config.login,
-        )
-
     def _refused(self, error: Exception) -> BrokerError:
-        # The driver tries on after a refusal too, so that all we see is the time running out.
-        if "authorization" in f"{error} {self._trouble}".lower():
-            return BrokerError(f"{self.location}: the server refuses our credentials")
-        why = str(error) or self._trouble or "no answer"
-        return BrokerUnavailable(f"{self.location}: {why}; is it running?")
+        who, why = explain(error, self._trouble)
+        return (BrokerError if who else BrokerUnavailable)(f"{self.location}: {why}")
 
     async def publish(self, message: Message, *, delay: float = 0.0) -> None:  # noqa: ARG002 - it declares no delay
         """Hand the event to the driver, which writes it within this turn of the event loop."""
@@ -177,7 +157,7 @@ class NatsBroker(Broker):
         if len(self._subjects) < _KNOWN_SUBJECTS:
             self._subjects.add(topic)
 
-    async def _publish_any(self, client: Client, message: Message) -> None:
+    async def _publish_any(self, client: Driver, message: Message) -> None:
         data, headers = (wrap(message), None) if self._wrap else (message.body, dict(message.headers) or None)
         _check_size(client, data, headers)
         try:
@@ -209,7 +189,7 @@ class NatsBroker(Broker):
         subscription = NatsSubscription(topic, self._read)
         self._refusals.clear()
         try:
-            driver = await client.subscribe(topic, queue=group or "", cb=_unexpected)
+            driver = await client.subscribe(topic, queue=group or "", cb=unexpected)
             subscription.attach(client, driver, self.sinks)
             await round_trip(client, self._config.timeout)
         except (errors.BadSubjectError, ValueError) as error:
@@ -239,19 +219,9 @@ class NatsBroker(Broker):
                 await round_trip(client, self._config.timeout)
             except (errors.Error, TimeoutError, OSError) as error:
                 log.warning("nats: closed before %s had everything: %s", self.location, error)
-        await self._disconnect(client)
+        await client.leave()
 
-    async def _disconnect(self, client: Client) -> None:
-        if not client.is_connected:
-            # The driver would write what is left to the connection that was lost, and stop half-closed.
-            client._pending.clear()  # noqa: SLF001
-            client._pending_data_size = 0  # noqa: SLF001
-        try:
-            await client.close()
-        except OSError as error:
-            log.warning("nats: %s went away while it was closed: %s", self.location, error)
-
-    def _open_client(self) -> Client:
+    def _open_client(self) -> Driver:
         if self._client is None:
             raise BrokerUnavailable("nats: the broker isn't open")
         return self._client
@@ -280,21 +250,9 @@ class NatsBroker(Broker):
         if self._reconnected is not None:
             self._reconnected()
 
-    async def _on_close(self) -> None:
-        if self._closing:
-            return
-        error = BrokerError(f"{self.location}: the connection was closed for good")
-        for subscription in self._subscriptions:
-            subscription.fail(error)
 
-
-def _check_size(client: Client, data: bytes, headers: dict[str, str] | None) -> None:
+def _check_size(client: Driver, data: bytes, headers: dict[str, str] | None) -> None:
     # The server counts headers too, and cuts the connection of whoever exceeds its limit.
     size = len(data) + sum(len(name.encode()) + len(value.encode()) + 4 for name, value in (headers or {}).items()) + 12
     if size > client.max_payload:
         raise MessageTooLarge(f"{size} bytes are over the server's limit of {client.max_payload}")
-
-
-async def _unexpected(message: Msg) -> None:
-    """Say that a message took the driver's path, which none should: the subscription has a sink."""
-    log.error("nats: a message on %s came past its subscription and is lost", message.subject)

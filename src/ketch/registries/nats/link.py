@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from random import uniform
 from typing import TYPE_CHECKING
 
 from nats import errors
-from nats.aio.client import Client
 
 from ...errors import NotRunning, RegistryError
-from ...nats.wire import Reader, round_trip
+from ...nats.driver import Driver, explain
+from ...nats.wire import round_trip
 from .commands import check_length, command
-from .driver import RECONNECT_WAIT, connect, disconnect
 from .ear import Ear
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from .commands import Question
 
 log = logging.getLogger("ketch.registry")
-
-#: Longest pause between two tries to begin anew, in seconds.
-_LONGEST_WAIT = 10.0
 
 #: The first version of nats-server with a time to live for each message.
 _TTL_SINCE = (2, 11)
@@ -55,7 +50,7 @@ class Link:
         self.access = access
         self._alive = alive
         self.back: Callable[[], object] = int  # which does nothing
-        self._client: Client | None = None
+        self._client: Driver | None = None
         self._connected = asyncio.Event()
         self._closing = False
         self.why = ""
@@ -63,7 +58,6 @@ class Link:
         self._sinks: dict[int, Sink] = {}
         self._lasting: dict[str, tuple[Sink, int]] = {}
         self._ears: set[Ear] = set()
-        self._mending: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Connect.
@@ -76,9 +70,6 @@ class Link:
     async def close(self) -> None:
         """Disconnect, when what was sent has been handled. Closing twice is no error."""
         self._closing = True
-        if self._mending is not None:
-            self._mending.cancel()
-            await asyncio.gather(self._mending, return_exceptions=True)
         client, self._client = self._client, None
         if client is None:
             return
@@ -88,7 +79,7 @@ class Link:
                 await round_trip(client, self.access.timeout)
             except (errors.Error, TimeoutError, OSError) as error:
                 log.warning("nats: closed before %s had everything: %s", self.access.location, error)
-        await disconnect(client)
+        await client.leave()
 
     @property
     def limits_messages(self) -> bool:
@@ -98,7 +89,7 @@ class Link:
 
     # --- saying
 
-    async def ready(self) -> Client:
+    async def ready(self) -> Driver:
         """Return the driver's client, connected.
 
         Raises:
@@ -193,7 +184,7 @@ class Link:
         """Return what the server said when it refused a subject, "" if it didn't."""
         return next((refusal for refusal in self._refusals if f'"{subject.lower()}' in refusal.lower()), "")
 
-    async def _subscribe(self, client: Client, subject: str, sink: Sink) -> int:
+    async def _subscribe(self, client: Driver, subject: str, sink: Sink) -> int:
         check_length(subject)
         try:
             driver = await client.subscribe(subject)
@@ -220,31 +211,22 @@ class Link:
 
     # --- the connection
 
-    async def _connect(self) -> Client:
-        client = Client()
-        client._ps = Reader(client, self._sinks)  # noqa: SLF001 - see wire.py and decision 3
+    async def _connect(self) -> Driver:
+        client = Driver(self.access, self._sinks)
         try:
-            await connect(
-                client,
-                self.access,
-                self._alive,
+            await client.join(
+                "ketch registry",
+                alive=self._alive,
                 error_cb=self._on_error,
                 disconnected_cb=self._on_disconnect,
                 reconnected_cb=self._on_reconnect,
-                closed_cb=self._on_close,
             )
         except (TimeoutError, OSError, errors.Error) as error:
-            await disconnect(client)
-            raise self._refused(error) from error
+            await client.leave()
+            raise RegistryError(f"{self.access.location}: {explain(error, self.why)[1]}") from error
         self._connected.set()
         self.why = ""
         return client
-
-    def _refused(self, error: Exception) -> RegistryError:
-        # The driver tries on after a refusal too, so that all we see is the time running out.
-        if "authorization" in f"{error} {self.why}".lower():
-            return RegistryError(f"{self.access.location}: the server refuses our credentials")
-        return RegistryError(f"{self.access.location}: {str(error) or self.why or 'no answer'}; is it running?")
 
     def _lose(self, why: str) -> None:
         self.why = why
@@ -270,31 +252,3 @@ class Link:
         self._connected.set()
         self.why = ""
         self.back()
-
-    async def _on_close(self) -> None:
-        """Begin anew where the driver gives up, as it does after some of the server's errors."""
-        if self._closing or self._client is None or (self._mending is not None and not self._mending.done()):
-            return
-        self._connected.clear()
-        self._lose(self.why or "the server has ended the connection")
-        self._sinks.clear()
-        while self._ears:
-            self._ears.pop().sids.clear()  # another client counts its subscriptions from 1 again
-        self._mending = asyncio.create_task(self._mend(), name=f"ketch reconnects to {self.access.location}")
-
-    async def _mend(self) -> None:
-        pause = RECONNECT_WAIT
-        while True:
-            try:
-                client = await self._connect()
-                self._client = client
-                for subject, (sink, _) in list(self._lasting.items()):
-                    await self.answer(subject, sink)
-            except RegistryError as error:
-                self.why = str(error)
-                await disconnect(self._client)
-                await asyncio.sleep(uniform(pause / 2, pause))  # noqa: S311 - spreading needs no secret
-                pause = min(2 * pause, _LONGEST_WAIT)
-            else:
-                self.back()
-                return

@@ -28,6 +28,7 @@ class Relay:
         self._whole.set()
         self._connections: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -48,6 +49,12 @@ class Relay:
         for writer in self._writers:
             writer.transport.abort()
 
+    def last_words(self, words: bytes) -> None:
+        """Say something to all clients as if the server had, and close their connections."""
+        for writer in list(self._clients):
+            writer.write(words)
+            writer.close()
+
     async def stop(self) -> None:
         """Break everything."""
         if self._server is not None:
@@ -63,6 +70,7 @@ class Relay:
             self._connections.add(task)
             task.add_done_callback(self._connections.discard)
         self._writers.add(writer)
+        self._clients.add(writer)
         ours = {writer}
         try:
             await self._whole.wait()
@@ -74,6 +82,7 @@ class Relay:
         except OSError:
             pass  # one side is gone; both are closed
         finally:
+            self._clients.discard(writer)
             for one in ours:
                 self._writers.discard(one)
                 one.transport.abort()

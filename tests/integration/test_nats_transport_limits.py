@@ -11,6 +11,7 @@ from ketch.errors import AddressUnavailable, Internal, NotFound, ResourceExhaust
 from ketch.testing.servers import nats_server
 from ketch.transport import Route
 from ketch.transports.nats import NatsTransport
+from ketch.transports.nats.words import cancels
 from ketch.url import Url
 
 pytestmark = pytest.mark.xdist_group("nats-transport")
@@ -60,7 +61,7 @@ async def served(server, options):
         NatsTransport.from_url(Url.parse(server.url + options)) as serving,
         NatsTransport.from_url(Url.parse(server.url)) as calling,
     ):
-        listener = await serving.listen("127.0.0.1:0", {METHOD: Route(unary=made.handle)})
+        listener = made.listener = await serving.listen("127.0.0.1:0", {METHOD: Route(unary=made.handle)})
         made.address = listener.address
         made.channel = calling.connect(listener.address)
         yield made
@@ -211,3 +212,21 @@ async def test_a_server_that_takes_too_little_in_a_message_is_said_at_start():
         with pytest.raises(TransportError, match="max_payload"):
             async with NatsTransport.from_url(Url.parse(server.url)):
                 pass
+
+
+async def test_a_call_that_is_given_up_before_its_handler_began_leaves_nothing_behind(server, served):
+    """As when an instance was frozen: requests and their cancellations are read in one go."""
+    plain = await nats.connect(server.url)
+    answers = asyncio.Queue()
+    inbox = plain.new_inbox()
+    await plain.subscribe(f"{inbox}.*", cb=answers.put)
+    headers = {"ketch-method": METHOD, "content-type": PROTOBUF, "ketch-timeout": "60000"}
+    for number in range(100):
+        await plain.publish(served.address, b"", reply=f"{inbox}.{number}", headers=headers)
+        await plain.publish(cancels(served.address), f"{inbox}.{number}".encode())
+    async with asyncio.timeout(10):
+        for _ in range(100):
+            await answers.get()
+    await served.still_there()
+    assert not served.listener._answering.calls
+    await plain.close()

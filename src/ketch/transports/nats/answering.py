@@ -50,7 +50,7 @@ class Head:
 class Call:
     """A call in hand."""
 
-    __slots__ = ("abandoned", "reply", "request", "task", "timer")
+    __slots__ = ("abandoned", "begun", "reply", "request", "task", "timer")
 
     def __init__(self, request: Request, reply: str) -> None:
         self.request = request
@@ -58,12 +58,14 @@ class Call:
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.abandoned: StatusError | None = None
+        self.begun = False
 
     def abandon(self, error: StatusError) -> None:
         """Cancel its handler, and answer with an error."""
         if self.abandoned is None and self.task is not None:
             self.abandoned = error
-            self.task.cancel()
+            if self.begun:
+                self.task.cancel()  # one that was cancelled before it first ran would never come to its own end
 
 
 class Answering:
@@ -142,8 +144,12 @@ class Answering:
 
     async def _handle(self, call: Call, handler: UnaryHandler) -> None:
         request = call.request
+        call.begun = True
         try:
-            self._reply(call, await handler(request))
+            if call.abandoned is None:
+                self._reply(call, await handler(request))
+            else:
+                self._fail(call, call.abandoned)
         except StatusError as error:
             self._fail(call, error)
         except asyncio.CancelledError:

@@ -143,3 +143,26 @@ async def test_a_server_without_jetstream_says_so():
 def test_an_option_that_makes_no_sense_is_refused(option):
     with pytest.raises(ConfigurationError):
         JetStreamBroker.from_url(Url.parse(f"jetstream://?{option}"))
+
+
+@pytest.mark.parametrize(
+    "fault", [ZeroDivisionError("a bug"), asyncio.CancelledError("a bug")], ids=["error", "cancelled"]
+)
+async def test_a_fault_of_ours_is_a_lost_subscription_and_no_silence(server, fault):
+    async with opened(server.url) as broker:
+        subscription = await broker.subscribe("order.placed", group="shop")
+
+        async def fail(_count):
+            raise fault
+
+        subscription._ask = fail
+        subscription._outstanding = 0
+        subscription._wanted.set()
+        with pytest.raises(BrokerError, match="broke off"):
+            async with asyncio.timeout(10):
+                await subscription.receive()
+        assert "broke off" in subscription.trouble
+        await subscription.close()
+        again = await broker.subscribe("order.placed", group="shop")
+        await broker.publish(Message("order.placed", stamp(SHARED), b"x"))
+        assert await bodies(again, 1) == [b"x"]

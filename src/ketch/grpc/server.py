@@ -264,7 +264,8 @@ class ServerWire(Host):
         self.connection.announce_end()
         self.connection.ping(_DRAINED)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._warned.wait(), _WARNING)
+            async with asyncio.timeout(_WARNING):
+                await self._warned.wait()
         self.connection.refuse_more()
         self._idle.clear()  # it may have been idle for a moment, and calls have come since
         self._check_idle()

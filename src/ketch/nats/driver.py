@@ -32,6 +32,9 @@ RECONNECT_WAIT: Final = 0.5
 #: Seconds of silence after which the connection is looked at, where nobody says otherwise.
 _ALIVE: Final = 20.0
 
+#: Seconds after which a task that was cancelled is cancelled again.
+_INSIST: Final = 0.1
+
 #: What the server says when it hasn't heard of us for long: nothing that it sent before can be relied on.
 _STALE: Final = "stale connection"
 
@@ -61,18 +64,25 @@ class Driver(Client):
             TimeoutError, OSError, nats.errors.Error: see `explain`.
         """
         access = self._access
-        async with asyncio.timeout(access.connect_timeout):
-            await self.connect(
-                servers=list(access.servers),
-                name=name,
-                connect_timeout=max(1, round(access.connect_timeout)),
-                # Both are declared as int, and used as seconds. Spreading needs no secret.
-                reconnect_time_wait=uniform(RECONNECT_WAIT / 2, RECONNECT_WAIT),  # type: ignore[arg-type]  # noqa: S311
-                max_reconnect_attempts=-1,
-                ping_interval=alive,  # type: ignore[arg-type]
-                **callbacks,
-                **access.login,
-            )
+        connecting = self.connect(
+            servers=list(access.servers),
+            name=name,
+            connect_timeout=max(1, round(access.connect_timeout)),
+            # Both are declared as int, and used as seconds. Spreading needs no secret.
+            reconnect_time_wait=uniform(RECONNECT_WAIT / 2, RECONNECT_WAIT),  # type: ignore[arg-type]  # noqa: S311
+            max_reconnect_attempts=-1,
+            ping_interval=alive,  # type: ignore[arg-type]
+            **callbacks,
+            **access.login,
+        )
+        trying = asyncio.create_task(connecting, name=f"ketch connects to {access.location}")
+        try:
+            await asyncio.wait({trying}, timeout=access.connect_timeout)
+        finally:
+            await _end(trying)
+        if trying.cancelled():
+            raise TimeoutError
+        trying.result()
 
     async def leave(self) -> None:
         """Disconnect; what wasn't sent to a connection that is lost is dropped."""
@@ -84,6 +94,8 @@ class Driver(Client):
             await self.close()
         except (OSError, errors.Error) as error:
             log.debug("nats: %s went away while the connection was closed: %s", self._access.location, error)
+        if self._reconnection_task is not None:
+            await _end(self._reconnection_task)
 
     async def _process_err(self, err_msg: str) -> None:
         """Hear the server's last words, or a warning.
@@ -95,6 +107,17 @@ class Driver(Client):
             await super()._process_err(err_msg)
         else:
             await self._error_cb(errors.Error(f"nats: {err_msg.strip().strip(chr(39))}"))
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it has ended.
+
+    Once isn't enough: before Python 3.12 `asyncio.wait_for`, in which the driver connects, drops a cancellation that
+    comes together with its result, and the driver would try on for ever.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_INSIST)
 
 
 def explain(error: BaseException, said: str) -> tuple[bool, str]:

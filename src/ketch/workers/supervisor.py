@@ -171,7 +171,8 @@ class Supervisor:
     async def _pause(self) -> None:
         began = time.monotonic()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), _TICK)
+            async with asyncio.timeout(_TICK):
+                await self._wake.wait()
         self._wake.clear()
         self._late = time.monotonic() - began > _LATE
 

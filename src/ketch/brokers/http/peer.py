@@ -68,7 +68,8 @@ class Peer:
     async def _has_room(self) -> bool:
         self._room.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._room.wait(), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                await self._room.wait()
         return self._waiting < _CAPACITY
 
     async def close(self) -> None:

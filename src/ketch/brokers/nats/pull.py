@@ -13,6 +13,7 @@ from nats import errors
 from ...broker import Delivery, Outcome, Subscription
 from ...errors import BrokerError
 from ...message import Message
+from ...nats.driver import unexpected
 from ...nats.wire import RawHeaders, Received, round_trip
 
 if TYPE_CHECKING:
@@ -66,12 +67,13 @@ class PullSubscription(Subscription):
         self._stopped = False
         self._closed = False
         self._lost = ""
+        self._failure: BrokerError | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def trouble(self) -> str:
         """Why the server gives nothing."""
-        return self._lost
+        return str(self._failure or self._lost)
 
     async def open(self, client: Client, sinks: dict[int, Sink], *, since: float | None) -> None:
         """Declare the consumer and begin to pull.
@@ -83,12 +85,23 @@ class PullSubscription(Subscription):
         self._stream, self._consumer, self._sequence = found
         self._client, self._sinks = client, sinks
         self._inbox = client.new_inbox()
-        self._driver: Any = await client.subscribe(f"{self._inbox}.*", cb=_unexpected)
+        self._driver: Any = await client.subscribe(f"{self._inbox}.*", cb=unexpected)
         sinks[self._driver._id] = self._take  # noqa: SLF001 - the id that messages come with
         self._tasks = [
             asyncio.create_task(self._pull(), name=f"ketch pulling {self.topic}"),
             asyncio.create_task(self._extend(), name=f"ketch holding {self.topic}"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._died)
+
+    def _died(self, task: asyncio.Task[None]) -> None:
+        """Hear that a task has ended; unless that was wanted, no more would come, in silence."""
+        if self._stopped or self._closed:
+            return
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self._failure = BrokerError(f"{self.topic}: {task.get_name()} broke off: {error!r}")
+        self._failure.__cause__ = error
+        self._readable.set()
 
     # what comes
 
@@ -197,6 +210,8 @@ class PullSubscription(Subscription):
         while not self._ready:
             if self._stopped:
                 return ()
+            if self._failure is not None:
+                raise self._failure
             self._readable.clear()
             await self._readable.wait()
         batch = list(self._ready)
@@ -278,7 +293,3 @@ class PullSubscription(Subscription):
 def _reply(delivery: Delivery) -> bytes:
     reply = delivery.raw
     return reply if isinstance(reply, bytes) else b""
-
-
-async def _unexpected(message: Any) -> None:
-    log.error("nats: a message on %s came past its subscription", message.subject)

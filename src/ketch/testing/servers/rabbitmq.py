@@ -35,7 +35,7 @@ _ERLANG = "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
 #: throws away what it has on disk of a queue, confirmed or not, so a test of ours that kills it earlier is a test of
 #: its. Here it writes without pause.
 _ELECTION = "[ra:trigger_election({N,node()})||{N,_}<-ra_directory:list_registered(quorum_queues)]"
-_WRITING = "spawn(fun()->F=fun(G)->[dets:sync(T)||T<-dets:all()],timer:sleep(20),G(G)end,F(F)end)"
+_WRITING = "spawn(fun()->F=fun(G)->[dets:sync(T)||T<-dets:all()],mnesia:sync_log(),timer:sleep(50),G(G)end,F(F)end)"
 _EVALUATED = f"-eval {_ELECTION},{_WRITING}."
 
 #: Seconds that such writing may take on a busy machine.
